@@ -1,0 +1,1 @@
+"""Checkpoints for asyncio trainers, on any cloud store: whole or not there."""

@@ -1,0 +1,1 @@
+"""How a manifest and its shards look on storage."""

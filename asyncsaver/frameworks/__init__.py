@@ -1,0 +1,1 @@
+"""Thin adapters for frameworks, imported only when asked for."""

@@ -1,0 +1,1 @@
+"""Carrying out retention: prune and sweep."""

@@ -1,0 +1,1 @@
+"""find → read → verify → assemble."""

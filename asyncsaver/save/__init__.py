@@ -1,0 +1,1 @@
+"""stage → write → parts → merge → commit."""

@@ -1,0 +1,1 @@
+"""The stores: one module each, found through the entry-point group ``asyncsaver.backends``."""
