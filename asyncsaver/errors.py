@@ -37,6 +37,10 @@ class WrongLoopError(AsyncSaverError, RuntimeError):
     """The saver was used from another event loop, or in another process (after a fork), than the one it belongs to."""
 
 
+class ReadOnlyError(AsyncSaverError, PermissionError):
+    """The saver was made with ``read_only=True`` and asked to change something."""
+
+
 # --- there is no such checkpoint ---------------------------------------------------------------------
 
 
@@ -167,3 +171,7 @@ class StoreTimeoutError(StoreError, TimeoutError):
 
 class UnsupportedStoreError(AsyncSaverError, ValueError):
     """The URL's scheme is unknown, its package is not installed, or the store cannot give what saving needs."""
+
+
+class CommitUnknownError(StoreError, TimeoutError):
+    """The store answered neither the commit nor the question whether it went through, for as long as was allowed."""

@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Literal, Self
 
@@ -120,6 +120,7 @@ class Store(ABC):
         once, and leaves it as soon as the bytes are no longer needed.
 
         Args:
+            path: where.
             parts: every part but the last has `Capabilities.part_bytes` bytes, none is empty.
             size: the sum of the parts, in bytes; at least 1, at most `Capabilities.max_object_bytes`.
 
@@ -141,6 +142,7 @@ class Store(ABC):
         """Read byte ranges straight into memory, one request a range, concurrently.
 
         Args:
+            path: of the object.
             ranges: ``(start, stop)`` in bytes, ``start <= stop``; empty ranges cost no request.
             buffers: one writable buffer of ``stop - start`` bytes for each range.
 
@@ -185,6 +187,17 @@ class Store(ABC):
             PreconditionFailedError: it is another version, or gone.
             StoreError: anything else; the object may or may not have been replaced.
         """
+
+    async def purge(self, older_than: timedelta) -> int:  # noqa: ARG002 - for overriding
+        """Remove what clients that died have left and `list` does not show: temporary files, unfinished multipart uploads.
+
+        Args:
+            older_than: leave younger ones alone, by the store's clock.
+
+        Returns:
+            How many were removed. This default has nothing to remove.
+        """
+        return 0
 
     @abstractmethod
     async def close(self) -> None:

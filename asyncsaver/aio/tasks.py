@@ -1,0 +1,75 @@
+"""Structured concurrency for work whose callers expect the plain error, not an exception group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+async def run_all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines at once and return their results in order.
+
+    When one fails the others are cancelled and waited for, and its own error is raised: the first, with further ones noted
+    on it. When cancelled, all are cancelled and waited for.
+    """
+    tasks: list[asyncio.Task[T]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks.extend(group.create_task(coroutine) for coroutine in work)
+    except BaseExceptionGroup as errors:
+        raise first_error(errors) from None
+    return [task.result() for task in tasks]
+
+
+async def run_both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """Run two coroutines at once and return both results; errors as `run_all` raises them."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            one = group.create_task(first)
+            other = group.create_task(second)
+    except BaseExceptionGroup as errors:
+        raise first_error(errors) from None
+    return one.result(), other.result()
+
+
+def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of a group, with the others as notes on it."""
+    leaves = list(_leaves(errors))
+    for other in leaves[1:]:
+        leaves[0].add_note(f"also: {type(other).__name__}: {other}")
+    return leaves[0]
+
+
+def _leaves(errors: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:
+    for error in errors.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+async def finish(work: Callable[[], Awaitable[T]]) -> T:
+    """Run ``work`` to its end even when the caller is cancelled; the cancellation is raised afterwards.
+
+    For what must not be left half-known, such as a commit, and for cleaning up. ``work`` has to bound itself in time.
+    """
+
+    async def run() -> T:
+        return await work()
+
+    task = asyncio.ensure_future(run())
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()  # seen: the cancellation goes first
+        raise cancelled
+    return task.result()

@@ -1,0 +1,137 @@
+"""Reading what a root holds: one listing, the state file, and the records that the state file does not describe."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from asyncsaver.aio.tasks import run_all, run_both
+from asyncsaver.aio.threads import Threads
+from asyncsaver.errors import ManifestError, ObjectNotFoundError
+from asyncsaver.formats import native
+from asyncsaver.model.catalog import Catalog, Folder, build_catalog, sort_into_folders
+from asyncsaver.model.manifest import Record
+from asyncsaver.model.names import STATE_FILE, Naming, slot_path
+from asyncsaver.model.statefile import Entry, StateFile, entry_of
+from asyncsaver.store.contract import Store
+
+log = logging.getLogger("asyncsaver")
+_READS_AT_ONCE = 16
+_SMALL = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRecord:
+    """A record at a slot, and which version of the object it was read from."""
+
+    record: Record
+    etag: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRecords:
+    """One checkpoint's folder: what is listed, the records at its slots, and those that cannot be read (slot → why)."""
+
+    folder: Folder
+    records: Mapping[int, FoundRecord]
+    damaged: Mapping[int, ManifestError]
+
+
+class CatalogReader:
+    """Reads; never writes. Safe to use from many coroutines at once.
+
+    Args:
+        store: the root.
+        naming: which folders are checkpoints.
+        threads: for decoding.
+    """
+
+    def __init__(self, store: Store, naming: Naming, threads: Threads) -> None:
+        self._store = store
+        self._naming = naming
+        self._threads = threads
+        # Records never change under one etag, so what was read once need not be read again, whatever the state file says.
+        self._known: dict[str, Entry] = {}
+
+    async def load(self) -> Catalog:
+        """Everything under the root that is a checkpoint or was one: one GET, one LIST, and a GET for each unknown record."""
+        (state, _), listing = await run_both(self.read_state(), self._store.list())
+        folders = await self._threads.run(sort_into_folders, listing.objects, self._naming)
+        cached = {**state.by_path(), **self._known}
+        entries: list[Entry] = []
+        unknown: list[tuple[str, int]] = []
+        for folder in folders.values():
+            for slot, item in folder.slots.items():
+                entry = cached.get(item.path)
+                if entry is not None and entry.etag is not None and entry.etag == item.etag:
+                    entries.append(entry)
+                else:
+                    unknown.append((folder.name, slot))
+        found, damaged = await self._read_slots(unknown)
+        entries.extend(entry_of(one.record, one.etag) for one in found.values())
+        for path, error in damaged.items():
+            log.warning("%s: not listed as a checkpoint: %s", path, error)
+        self._known = {entry.path: entry for entry in entries}
+        return build_catalog(folders, entries, damaged)
+
+    async def folder(self, name: str) -> FolderRecords:
+        """One checkpoint's folder with all its records: one LIST, and a GET for each slot."""
+        listing = await self._store.list(f"{name}/")
+        folder = sort_into_folders(listing.objects, self._naming).get(name) or Folder(name, self._naming.parse(name)[1])
+        found, damaged = await self._read_slots([(name, slot) for slot in folder.slots])
+        by_path = {slot_path(name, slot): slot for slot in folder.slots}
+        return FolderRecords(
+            folder,
+            {by_path[path]: one for path, one in found.items()},
+            {by_path[path]: error for path, error in damaged.items()},
+        )
+
+    async def record(self, name: str, slot: int) -> FoundRecord:
+        """The record at a slot.
+
+        Raises:
+            ObjectNotFoundError: the slot is free.
+            ManifestError: what stands there cannot be read.
+        """
+        blob = await self._store.get(slot_path(name, slot))
+        if len(blob.data) <= _SMALL:
+            record = native.decode_record(blob.data, name=name, slot=slot)
+        else:
+            record = await self._threads.run(native.decode_record, blob.data, name=name, slot=slot)
+        return FoundRecord(record, blob.info.etag)
+
+    async def read_state(self) -> tuple[StateFile, str | None]:
+        """The state file and its etag. Empty where it is missing; where it is damaged also logged (it gets rebuilt)."""
+        try:
+            blob = await self._store.get(STATE_FILE)
+        except ObjectNotFoundError:
+            return StateFile(), None
+        try:
+            return await self._threads.run(native.decode_state, blob.data, STATE_FILE), blob.info.etag
+        except ManifestError as error:
+            log.warning(
+                "%s/%s cannot be read and is rebuilt from the manifests: %s", self._store.url, STATE_FILE, error
+            )
+            return StateFile(), blob.info.etag
+
+    async def _read_slots(
+        self, slots: list[tuple[str, int]]
+    ) -> tuple[dict[str, FoundRecord], dict[str, ManifestError]]:
+        found: dict[str, FoundRecord] = {}
+        damaged: dict[str, ManifestError] = {}
+        turns = asyncio.Semaphore(_READS_AT_ONCE)
+
+        async def read(name: str, slot: int) -> None:
+            path = slot_path(name, slot)
+            async with turns:
+                try:
+                    found[path] = await self.record(name, slot)
+                except ObjectNotFoundError:
+                    pass  # expired between the listing and now
+                except ManifestError as error:
+                    damaged[path] = error
+
+        await run_all(read(name, slot) for name, slot in slots)
+        return found, damaged

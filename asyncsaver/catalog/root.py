@@ -1,0 +1,79 @@
+"""A root and what every stage needs to work on it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from asyncsaver.aio.budget import ByteBudget
+from asyncsaver.aio.threads import Threads
+from asyncsaver.catalog.reader import CatalogReader
+from asyncsaver.catalog.state import update_state
+from asyncsaver.model.checkpoint import Progress
+from asyncsaver.model.leaves import Adapters
+from asyncsaver.model.names import Naming
+from asyncsaver.model.statefile import StateFile
+from asyncsaver.store.contract import Store
+
+log = logging.getLogger("asyncsaver")
+
+
+@dataclass(slots=True, kw_only=True)
+class Root:
+    """Collaborators of one saver or reader.
+
+    Attributes:
+        store: the root itself.
+        naming: how checkpoints are called.
+        threads: for everything that would block the loop.
+        budget: bytes of tensors in memory.
+        concurrency: requests in flight at once.
+        clock: seconds since the epoch; stamps checkpoints, decides nothing about safety.
+        random_bits: n → n random bits, for save ids.
+        adapters: which leaves are arrays.
+        progress: called on the loop as work advances.
+        in_use: names of checkpoints that are being read, with how many readers.
+        own_saves: save ids of attempts in flight here, which a sweep leaves alone.
+        store_time: the latest time seen on the store's clock, UTC; None until something was listed.
+    """
+
+    store: Store
+    naming: Naming
+    threads: Threads
+    budget: ByteBudget
+    concurrency: int
+    clock: Callable[[], float]
+    random_bits: Callable[[int], int]
+    adapters: Adapters
+    progress: Callable[[Progress], None] | None = None
+    in_use: Counter[str] = field(default_factory=Counter)
+    own_saves: set[str] = field(default_factory=set)
+    store_time: datetime | None = None
+    reader: CatalogReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reader = CatalogReader(self.store, self.naming, self.threads)
+
+    def now(self) -> datetime:
+        """The time by `clock`, UTC."""
+        return datetime.fromtimestamp(self.clock(), UTC)
+
+    def saw_store_time(self, times: Iterable[datetime | None]) -> None:
+        """Learn from what was just listed how late it is on the store's clock."""
+        known = [time for time in (self.store_time, *times) if time is not None]
+        self.store_time = max(known, default=None)
+
+    def report(self, progress: Progress) -> None:
+        """Tell the callback, if there is one. What it raises is logged, and harms no save."""
+        if self.progress is not None:
+            try:
+                self.progress(progress)
+            except Exception:
+                log.exception("the progress callback failed")
+
+    async def update_state(self, change: Callable[[StateFile], StateFile]) -> StateFile:
+        """Change the state file; see `catalog.state.update_state`."""
+        return await update_state(self.store, self.reader, self.threads, change)

@@ -1,0 +1,66 @@
+"""Writing the state file: read, change, write back if nobody else did meanwhile."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from asyncsaver.aio.threads import Threads
+from asyncsaver.catalog.reader import CatalogReader
+from asyncsaver.errors import ObjectExistsError, PreconditionFailedError, StoreError
+from asyncsaver.formats import native
+from asyncsaver.model.names import STATE_FILE
+from asyncsaver.model.statefile import StateFile
+from asyncsaver.store.contract import Store
+
+log = logging.getLogger("asyncsaver")
+_TRIES = 20
+
+
+async def update_state(
+    store: Store, reader: CatalogReader, threads: Threads, change: Callable[[StateFile], StateFile]
+) -> StateFile:
+    """Apply a change to the state file.
+
+    By compare-and-swap where the store has it, so that no other writer's change is lost; else by a plain write, whose losses
+    the next reader repairs from the listing.
+
+    Args:
+        store: the root.
+        reader: of the same root.
+        threads: for encoding.
+        change: pure; called again on what another writer has made of the file meanwhile.
+
+    Returns:
+        The state as written.
+
+    Raises:
+        StoreError: it could not be written.
+    """
+    for _ in range(_TRIES):
+        state, etag = await reader.read_state()
+        changed = change(state)
+        if changed == state and etag is not None:
+            return state
+        data = await threads.run(native.encode, changed)
+        if not store.capabilities.compare_and_swap:
+            await store.put(STATE_FILE, data)
+            return changed
+        try:
+            if etag is None:
+                await store.put(STATE_FILE, data, mode="create")
+            else:
+                await store.replace_if(STATE_FILE, data, etag)
+        except (ObjectExistsError, PreconditionFailedError):
+            log.debug("%s/%s was changed by another writer, trying again", store.url, STATE_FILE)
+            continue
+        except StoreError as error:
+            if not error.retryable:
+                raise
+            continue  # a lost reply is harmless: the change is applied to whatever stands there now
+        return changed
+    raise StoreError(
+        f"{store.url}/{STATE_FILE}: {_TRIES} attempts to update it were overtaken or failed",
+        retryable=True,
+        path=STATE_FILE,
+    )

@@ -1,0 +1,129 @@
+"""The native format, version 1: records, parts and the state file as JSON. `docs/format.md` specifies it.
+
+Whatever these functions are given to decode, they raise `ManifestError` and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import msgspec
+
+from asyncsaver.errors import ManifestError
+from asyncsaver.model.dtypes import dtype_from_name
+from asyncsaver.model.manifest import FORMAT, VERSION, Deleted, FileEntry, Manifest, Part, Record, TensorEntry
+from asyncsaver.model.merge import check_coverage
+from asyncsaver.model.names import check_relative, is_save_id, slot_path
+from asyncsaver.model.statefile import FORMAT as STATE_FORMAT
+from asyncsaver.model.statefile import VERSION as STATE_VERSION
+from asyncsaver.model.statefile import StateFile
+
+T = TypeVar("T")
+_MAX_AXES = 64
+
+
+class _Head(msgspec.Struct):
+    format: str
+    version: int
+
+
+def encode(value: Record | Part | StateFile) -> bytes:
+    """Any of them as JSON."""
+    return msgspec.json.encode(value)
+
+
+def decode_record(data: bytes, *, name: str, slot: int) -> Record:
+    """Read what stands at a slot.
+
+    Args:
+        data: the object's bytes.
+        name: of the checkpoint in whose folder it stands.
+        slot: at which it stands; a record that says it belongs elsewhere is damaged.
+
+    Raises:
+        ManifestError: it is no JSON, of an unknown version, incomplete, points outside its root, or contradicts itself.
+    """
+    where = slot_path(name, slot)
+    record: Record = _decode(data, where, Record, FORMAT, VERSION)  # type: ignore[arg-type]  # a union is no type to mypy
+    if (record.name, record.slot) != (name, slot):
+        raise ManifestError(f"{where}: is the record of {record.name!r} at slot {record.slot}", path=where)
+    if isinstance(record, Manifest):
+        if not is_save_id(record.save_id):
+            raise ManifestError(f"{where}: {record.save_id[:100]!r} is no save id", path=where)
+        _check_files(record.files, where)
+        _check_tensors(record.tensors, record.files, where)
+        for tensor, entry in record.tensors.items():
+            try:
+                check_coverage(tensor, entry)
+            except ManifestError as error:
+                raise ManifestError(f"{where}: {error}", path=where, tensors=[tensor]) from error
+    elif isinstance(record, Deleted):
+        for path in record.files:
+            check_relative(path, where)
+    return record
+
+
+def decode_part(data: bytes, where: str) -> Part:
+    """Read a rank's part, found at the path ``where``."""
+    part = _decode(data, where, Part, "asyncsaver-part", VERSION)
+    _check_files(part.files, where)
+    _check_tensors(part.tensors, part.files, where)
+    return part
+
+
+def decode_state(data: bytes, where: str) -> StateFile:
+    """Read a state file."""
+    return _decode(data, where, StateFile, STATE_FORMAT, STATE_VERSION)
+
+
+def _decode(data: bytes, where: str, kind: type[T], expected: str, version: int) -> T:
+    try:
+        head = msgspec.json.decode(data, type=_Head)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(
+            f"{where}: damaged, not readable as JSON with a format and a version: {error}", path=where
+        ) from error
+    if head.format != expected:
+        raise ManifestError(f"{where}: format is {head.format[:100]!r}, not {expected!r}", path=where)
+    if head.version != version:
+        raise ManifestError(
+            f"{where}: format version {head.version} is unknown, this asyncsaver reads version {version}; "
+            "a newer one may have written it",
+            path=where,
+        )
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        raise ManifestError(f"{where}: damaged: {error}", path=where) from error
+
+
+def _check_files(files: list[FileEntry], where: str) -> None:
+    for file in files:
+        check_relative(file.path, where)
+        if file.size < 0:
+            raise ManifestError(f"{where}: {file.path} has a negative size", path=where)
+
+
+def _check_tensors(tensors: dict[str, TensorEntry], files: list[FileEntry], where: str) -> None:
+    for name, entry in tensors.items():
+        try:
+            itemsize = dtype_from_name(entry.dtype).itemsize
+        except (TypeError, ValueError) as error:
+            raise ManifestError(f"{where}: tensor {name!r}: {error}", path=where, tensors=[name]) from error
+        problem = _problem(entry, files, itemsize)
+        if problem:
+            raise ManifestError(f"{where}: tensor {name!r}: {problem}", path=where, tensors=[name])
+
+
+def _problem(entry: TensorEntry, files: list[FileEntry], itemsize: int) -> str:
+    if len(entry.shape) > _MAX_AXES or any(size < 0 for size in entry.shape):
+        return f"impossible shape {list(entry.shape)[:8]}"
+    for chunk in entry.chunks:
+        if not 0 <= chunk.file < len(files):
+            return f"a chunk is in file {chunk.file} of {len(files)}"
+        if not 0 <= chunk.start <= chunk.stop <= files[chunk.file].size:
+            return f"bytes {chunk.start} to {chunk.stop} are not within {files[chunk.file].path}"
+        if any(size < 0 for size in chunk.shape) or chunk.stop - chunk.start != itemsize * math.prod(chunk.shape):
+            return f"{chunk.stop - chunk.start} bytes cannot be {entry.dtype}{list(chunk.shape)}"
+    return ""

@@ -1,0 +1,206 @@
+"""Module functions: looking at checkpoints without a saver."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from asyncsaver.aio.budget import ByteBudget
+from asyncsaver.aio.threads import Threads
+from asyncsaver.catalog.root import Root
+from asyncsaver.errors import CheckpointDeletedError, CheckpointNotFoundError
+from asyncsaver.model.checkpoint import Checkpoint, checkpoint_of
+from asyncsaver.model.config import DEFAULT_MEMORY_BUDGET
+from asyncsaver.model.leaves import Adapters
+from asyncsaver.model.names import Naming, check_prefix
+from asyncsaver.restore.find import Found, find_latest, find_name
+from asyncsaver.restore.reader import CheckpointReader
+from asyncsaver.store.registry import open_store
+from asyncsaver.store.retry import RetryingStore
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+_NAME = re.compile(r"(?P<prefix>.+)-[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointState:
+    """What a root holds.
+
+    Attributes:
+        checkpoints: committed ones, oldest first.
+        last_preserved: what `KeepEveryHours` counts on from, UTC; None before the first save.
+    """
+
+    checkpoints: Sequence[Checkpoint]
+    last_preserved: datetime | None
+
+    @property
+    def latest(self) -> Checkpoint | None:
+        """The one committed last."""
+        return self.checkpoints[-1] if self.checkpoints else None
+
+
+async def open_checkpoint(
+    url: str | os.PathLike[str],
+    format: str = "auto",  # noqa: A002 - the fixed name
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    filesystem: AbstractFileSystem | None = None,
+) -> CheckpointReader:
+    """Open one checkpoint by its own URL, such as ``s3://bucket/run/ckpt-00001000``. Close the reader afterwards.
+
+    Args:
+        url: of the checkpoint's folder.
+        format: "auto" or "native".
+        storage_options: as for `Saver`.
+        filesystem: as for `Saver`.
+
+    Raises:
+        CheckpointNotFoundError: no committed checkpoint stands there.
+        ManifestError: its manifest is damaged.
+    """
+    if format not in {"auto", "native"}:
+        raise ValueError(f"format={format!r} is not available in this version; format can be 'auto' or 'native'")
+    parent, name = _split(url)
+    root = _root(parent, _naming_of(name), storage_options, filesystem)
+    try:
+        found = await _find(root, name)
+    except BaseException:
+        await _close(root)
+        raise
+    return CheckpointReader(root, found, owns_root=True)
+
+
+async def latest_checkpoint(
+    url: str | os.PathLike[str],
+    *,
+    prefix: str = "ckpt",
+    storage_options: Mapping[str, Any] | None = None,
+    filesystem: AbstractFileSystem | None = None,
+) -> Checkpoint | None:
+    """The checkpoint committed last under a root; None where there is none.
+
+    Args:
+        url: of the root.
+        prefix: as for `Saver`.
+        storage_options: as for `Saver`.
+        filesystem: as for `Saver`.
+    """
+    async with _opened(url, prefix, storage_options, filesystem) as root:
+        found = await find_latest(root)
+        return None if found is None else checkpoint_of(found.manifest, root.store.url, pinned=found.pinned)
+
+
+async def checkpoint_exists(
+    url: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    filesystem: AbstractFileSystem | None = None,
+) -> bool:
+    """Whether a committed checkpoint stands at this URL of its own. A damaged manifest raises rather than says no.
+
+    Args:
+        url: of the checkpoint's folder.
+        storage_options: as for `Saver`.
+        filesystem: as for `Saver`.
+    """
+    try:
+        reader = await open_checkpoint(url, storage_options=storage_options, filesystem=filesystem)
+    except CheckpointNotFoundError:
+        return False
+    await reader.close()
+    return True
+
+
+async def get_checkpoint_state(
+    url: str | os.PathLike[str],
+    *,
+    prefix: str = "ckpt",
+    storage_options: Mapping[str, Any] | None = None,
+    filesystem: AbstractFileSystem | None = None,
+) -> CheckpointState | None:
+    """What a root holds, checked against the store; None where nothing was ever committed.
+
+    Args:
+        url: of the root.
+        prefix: as for `Saver`.
+        storage_options: as for `Saver`.
+        filesystem: as for `Saver`.
+    """
+    async with _opened(url, prefix, storage_options, filesystem) as root:
+        catalog = await root.reader.load()
+        state, _ = await root.reader.read_state()
+    if not catalog.checkpoints and not state.entries:
+        return None
+    listed = [checkpoint_of(entry, root.store.url, pinned=entry.pinned) for entry in catalog.checkpoints]
+    return CheckpointState(listed, state.last_preserved)
+
+
+async def _find(root: Root, name: str) -> Found:
+    found = await find_name(root, name)
+    if isinstance(found, Found):
+        return found
+    where = f"{root.store.url}/{name}"
+    if found is not None:
+        raise CheckpointDeletedError(f"{where} was deleted at {found.created:%Y-%m-%d %H:%M:%S} UTC")
+    raise CheckpointNotFoundError(f"{where} is not a committed checkpoint")
+
+
+def _split(url: str | os.PathLike[str]) -> tuple[str, str]:
+    parent, _, name = os.fspath(url).rstrip("/").rpartition("/")
+    if not name or parent.endswith(":/"):
+        raise ValueError(f"{os.fspath(url)!r} is not the URL of a checkpoint: it has no folder in a root")
+    return parent or ".", name
+
+
+def _naming_of(name: str) -> Naming:
+    match = _NAME.fullmatch(name)
+    naming = Naming(check_prefix(match["prefix"] if match else name))
+    return naming if naming.parse(name)[0] else Naming(check_prefix(name))
+
+
+@asynccontextmanager
+async def _opened(
+    url: str | os.PathLike[str],
+    prefix: str,
+    storage_options: Mapping[str, Any] | None,
+    filesystem: AbstractFileSystem | None,
+) -> AsyncIterator[Root]:
+    root = _root(url, Naming(check_prefix(prefix)), storage_options, filesystem)
+    try:
+        yield root
+    finally:
+        await _close(root)
+
+
+def _root(
+    url: str | os.PathLike[str],
+    naming: Naming,
+    storage_options: Mapping[str, Any] | None,
+    filesystem: AbstractFileSystem | None,
+) -> Root:
+    store = RetryingStore(open_store(url, storage_options=storage_options, filesystem=filesystem))
+    return Root(
+        store=store,
+        naming=naming,
+        threads=Threads("asyncsaver", 4),
+        budget=ByteBudget(DEFAULT_MEMORY_BUDGET),
+        concurrency=store.capabilities.concurrency,
+        clock=time.time,
+        random_bits=secrets.randbits,
+        adapters=Adapters.discover(),
+    )
+
+
+async def _close(root: Root) -> None:
+    root.threads.close()
+    await root.store.close()

@@ -1,0 +1,107 @@
+"""The arguments of a saver, checked. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from asyncsaver.model.manifest import Json
+from asyncsaver.model.names import Naming, check_prefix
+from asyncsaver.model.retention import RetentionPolicy, policy_from_arguments
+
+DEFAULT_SHARD_BYTES = 256 * 2**20
+DEFAULT_MEMORY_BUDGET = 512 * 2**20
+DEFAULT_COMMIT_TIMEOUT = 300.0
+
+# What the design names and this version does not have yet: argument → the values it accepts.
+_ONLY: dict[str, tuple[Any, ...]] = {
+    "format": ("native",),
+    "manifest_format": ("json",),
+    "incremental": (False,),
+    "rank": (0,),
+    "world_size": (1,),
+    "run_id": (None,),
+    "coordinator": (None,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SaverConfig:
+    """How a saver names, cuts, keeps and commits checkpoints.
+
+    Attributes:
+        naming: of checkpoints.
+        policy: which checkpoints stay.
+        shard_bytes: how large a shard may grow before the next one begins.
+        memory_budget: bytes of tensors in memory at once.
+        concurrency: requests at once; None for what the store gains from.
+        commit_timeout: seconds for a commit that the store leaves unclear.
+        as_json: what manifests keep of it.
+    """
+
+    naming: Naming
+    policy: RetentionPolicy
+    shard_bytes: int
+    memory_budget: int
+    concurrency: int | None
+    commit_timeout: float
+    as_json: dict[str, Json]
+
+
+def check_config(
+    *,
+    prefix: str,
+    pad_step_number: bool,
+    max_to_keep: int | None,
+    keep_checkpoint_every_n_hours: float | None,
+    retention: RetentionPolicy | None,
+    shard_bytes: int,
+    memory_budget: int,
+    concurrency: int | None,
+    commit_timeout: float,
+    **only: Any,
+) -> SaverConfig:
+    """Check the arguments of `Saver`, which describes them.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    for argument, value in only.items():
+        accepted = _ONLY[argument]
+        if not any(value is one or (type(value) is type(one) and value == one) for one in accepted):
+            raise ValueError(
+                f"{argument}={value!r} is not available in this version; {argument} can be "
+                + " or ".join(repr(one) for one in accepted)
+            )
+    if retention is not None and not isinstance(retention, RetentionPolicy):
+        raise TypeError(f"retention must be a RetentionPolicy, not {type(retention).__name__}")
+    arguments = policy_from_arguments(max_to_keep, keep_checkpoint_every_n_hours)
+    if concurrency is not None:
+        _positive("concurrency", concurrency)
+    if isinstance(commit_timeout, bool) or not isinstance(commit_timeout, (int, float)):
+        raise TypeError(f"commit_timeout must be a number of seconds, not {type(commit_timeout).__name__}")
+    if not commit_timeout > 0:
+        raise ValueError(f"commit_timeout must be positive, not {commit_timeout}")
+    return SaverConfig(
+        naming=Naming(check_prefix(prefix), bool(pad_step_number)),
+        policy=retention or arguments,
+        shard_bytes=_positive("shard_bytes", shard_bytes),
+        memory_budget=_positive("memory_budget", memory_budget),
+        concurrency=concurrency,
+        commit_timeout=float(commit_timeout),
+        as_json={
+            "prefix": prefix,
+            "pad_step_number": bool(pad_step_number),
+            "max_to_keep": max_to_keep,
+            "keep_checkpoint_every_n_hours": keep_checkpoint_every_n_hours,
+            "shard_bytes": shard_bytes,
+        },
+    )
+
+
+def _positive(argument: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{argument} must be at least 1, not {value}")
+    return value

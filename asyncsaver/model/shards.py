@@ -1,0 +1,82 @@
+"""Which tensor goes to which shard, and where in it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class Sized(Protocol):
+    """A tensor to be placed."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Its size on storage, in bytes."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its elements."""
+        ...
+
+
+# safetensors refuses headers of 100 MB or more; this is an estimate of ours, well below.
+_HEADER_LIMIT = 50_000_000
+_HEADER_PER_TENSOR = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Position of a tensor in the list that was planned, and its byte range in the shard's data section."""
+
+    index: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """One shard: its tensors in file order, and the size of its data section in bytes."""
+
+    tensors: Sequence[Placed]
+    nbytes: int
+
+
+def plan_shards(tensors: Sequence[Sized], shard_bytes: int) -> list[ShardPlan]:
+    """Fill shards in the order of the state, so that what belongs together is read together.
+
+    A tensor larger than ``shard_bytes`` gets a shard of its own, whole. Within a shard wider elements come first, which keeps
+    every tensor aligned without gaps (safetensors allows none).
+    """
+    plans: list[ShardPlan] = []
+    group: list[int] = []
+    filled = header = 0
+    for index, tensor in enumerate(tensors):
+        entry = _HEADER_PER_TENSOR + 6 * len(tensor.name)  # JSON may escape a character in six bytes
+        if group and (filled + tensor.nbytes > shard_bytes or header + entry > _HEADER_LIMIT):
+            plans.append(_lay_out(tensors, group))
+            group, filled, header = [], 0, 0
+        group.append(index)
+        filled += tensor.nbytes
+        header += entry
+    if group:
+        plans.append(_lay_out(tensors, group))
+    return plans
+
+
+def _lay_out(tensors: Sequence[Sized], group: Iterable[int]) -> ShardPlan:
+    placed = []
+    position = 0
+    for index in sorted(group, key=lambda index: -tensors[index].dtype.itemsize):
+        stop = position + tensors[index].nbytes
+        placed.append(Placed(index, position, stop))
+        position = stop
+    return ShardPlan(placed, position)

@@ -1,0 +1,65 @@
+"""Deleting, pinning and unpinning by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from asyncsaver.catalog.root import Root
+from asyncsaver.model.manifest import Manifest
+from asyncsaver.model.names import PINNED_MARKER
+from asyncsaver.model.statefile import Entry, StateFile, entry_of
+from asyncsaver.prune.prune import Changes, delete_entries
+from asyncsaver.prune.retire import remove_markers, retire_damaged
+
+
+async def delete_checkpoint(root: Root, names: Sequence[str], *, writer: str) -> bool:
+    """Delete what is committed under these names, replaced ones and unreadable manifests included, pinned or not.
+
+    Returns:
+        Whether there was anything to delete.
+
+    Raises:
+        StoreError: something could not be deleted; readers do not see it any more if its tombstone stands.
+    """
+    changes = Changes()
+    committed: list[Entry] = []
+    deleted = False
+    for name in names:
+        found = await root.reader.folder(name)
+        for slot in found.damaged:
+            await retire_damaged(root, name, slot, found.folder.step, writer=writer)
+            deleted = True
+        entries = [entry_of(one.record, one.etag) for one in found.records.values() if isinstance(one.record, Manifest)]
+        committed.extend(entries)
+        await delete_entries(root, entries, changes, writer=writer)
+        if entries or found.damaged:
+            await remove_markers(root, name)
+    if committed or deleted:
+
+        def change(state: StateFile) -> StateFile:
+            without = {*changes.gone, *(entry.path for entry in committed)} - {*changes.errors}
+            return state.with_entries(changes.entries.values(), without=without)
+
+        await root.update_state(change)
+    for error in changes.errors.values():
+        raise error
+    return bool(committed) or deleted
+
+
+async def set_pin(root: Root, manifest: Manifest, *, pinned: bool) -> None:
+    """Put a mark beside a checkpoint that keeps retention from deleting it, or take it away."""
+    path = f"{manifest.name}/{PINNED_MARKER}"
+    if pinned:
+        await root.store.put(path, b"{}")
+    else:
+        for error in (await root.store.delete([path])).values():
+            raise error
+
+    def change(state: StateFile) -> StateFile:
+        return state.with_entries(
+            msgspec.structs.replace(entry, pinned=pinned) for entry in state.entries if entry.name == manifest.name
+        )
+
+    await root.update_state(change)

@@ -1,0 +1,163 @@
+"""Prune: carry out what retention decides, finish what earlier prunes began, and forget old tombstones."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import msgspec
+
+from asyncsaver.aio.tasks import run_all
+from asyncsaver.catalog.root import Root
+from asyncsaver.errors import ManifestError, StoreError
+from asyncsaver.model.catalog import Sorted, sort_entries
+from asyncsaver.model.names import PRESERVED_MARKER
+from asyncsaver.model.retention import RetentionPolicy, decide
+from asyncsaver.model.statefile import Entry, StateFile
+from asyncsaver.prune.report import Pruned, PruneReport
+from asyncsaver.prune.retire import remove_files, retire
+
+log = logging.getLogger("asyncsaver")
+TOMBSTONE_TTL = timedelta(days=1)
+FENCE_TTL = timedelta(days=31)
+_AT_ONCE = 8
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a prune has changed, for the state file.
+
+    Attributes:
+        entries: new tombstones, and checkpoints newly preserved.
+        gone: paths of records that stand no more.
+        errors: path of a record → why it, or its files, could not be deleted.
+    """
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    errors: dict[str, Exception] = field(default_factory=dict)
+
+
+async def prune_entries(
+    root: Root, policy: RetentionPolicy, state: StateFile, *, writer: str, dry_run: bool = False
+) -> PruneReport:
+    """Decide on the checkpoints that a state lists, and delete those that are not kept.
+
+    Interrupted anywhere, it leaves every checkpoint whole or invisible, and the next prune finishes it.
+
+    Args:
+        root: where they are.
+        policy: which stay.
+        state: as read from, or checked against, the store. Checkpoints that it does not list stay.
+        writer: goes into tombstones.
+        dry_run: only say what would be done.
+
+    Raises:
+        StoreError: the store cannot be reached at all. What could not be deleted is in the report.
+    """
+    found = sort_entries(state.entries)
+    verdict = decide(found.checkpoints, policy, last_preserved=state.last_preserved, in_use=root.in_use)
+    replaced = [entry for entry in found.superseded if entry.name not in root.in_use]
+    going = [decision.entry for decision in verdict.decisions if not decision.keep]
+    changes = Changes()
+    if not dry_run:
+        for decision in verdict.decisions:
+            if decision.entry.name in verdict.preserved:
+                # The mark comes first: until it stands, nothing says that this checkpoint is kept for good.
+                await root.store.put(f"{decision.entry.name}/{PRESERVED_MARKER}", b"{}")
+                changes.entries[decision.entry.path] = msgspec.structs.replace(decision.entry, preserved=True)
+        unfinished = [entry for entry in found.retired if entry.unfinished]
+        await delete_entries(root, [*unfinished, *replaced, *going], changes, writer=writer)
+        await _forget(root, found, changes)
+        if changes.entries or changes.gone or verdict.last_preserved != state.last_preserved:
+            await _record(root, changes, verdict.last_preserved)
+    lines = [
+        Pruned(entry.name, entry.step, False, f"replaced by {other.path}", entry.total_bytes, _error(changes, entry))
+        for entry in replaced
+        for other in found.checkpoints
+        if other.name == entry.name
+    ]
+    lines += [
+        Pruned(
+            decision.entry.name,
+            decision.entry.step,
+            decision.keep,
+            decision.reason,
+            decision.entry.total_bytes,
+            _error(changes, decision.entry),
+        )
+        for decision in verdict.decisions
+    ]
+    return PruneReport(lines, dry_run)
+
+
+async def delete_entries(root: Root, entries: Iterable[Entry], changes: Changes, *, writer: str) -> None:
+    """Delete records and their files, several names at once; of one name the lower slots first.
+
+    Otherwise an interruption could bring a replaced checkpoint back to light. What fails is noted in ``changes``, and the
+    higher slots of that name are then left alone.
+    """
+    by_name: dict[str, list[Entry]] = {}
+    for entry in sorted(entries, key=lambda entry: entry.slot):
+        by_name.setdefault(entry.name, []).append(entry)
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def delete(of_one_name: Sequence[Entry]) -> None:
+        async with turns:
+            for entry in of_one_name:
+                try:
+                    await _delete(root, entry, changes, writer=writer)
+                except (StoreError, ManifestError) as error:
+                    log.warning(
+                        "%s/%s could not be deleted, the next prune tries again: %s", root.store.url, entry.path, error
+                    )
+                    changes.errors[entry.path] = error
+                    return
+
+    await run_all(delete(of_one_name) for of_one_name in by_name.values())
+
+
+async def _delete(root: Root, entry: Entry, changes: Changes, *, writer: str) -> None:
+    tombstone = await retire(root, entry, writer=writer)
+    if tombstone is None:
+        changes.gone.add(entry.path)
+        return
+    changes.entries[tombstone.path] = tombstone
+    await remove_files(root, tombstone)
+    changes.entries[tombstone.path] = msgspec.structs.replace(tombstone, unfinished=False)
+    log.info("%s/%s: deleted save %s", root.store.url, entry.name, entry.save_id)
+
+
+async def _forget(root: Root, found: Sorted, changes: Changes) -> None:
+    """Delete tombstones and fences that have outlived every delayed request they guard against."""
+    late = root.store_time or root.now()
+    expired = []
+    for entry in found.retired:
+        guarded = any(
+            other.state == "aborted" and other.name == entry.name and other.slot > entry.slot for other in found.retired
+        )
+        ttl = FENCE_TTL if entry.state == "aborted" else TOMBSTONE_TTL
+        # A tombstone below a fence keeps the condemned attempt from committing at that lower slot.
+        if not entry.unfinished and not guarded and entry.since is not None and entry.since + ttl < late:
+            expired.append(entry.path)
+    if expired:
+        failed = await root.store.delete(expired)
+        changes.gone.update(path for path in expired if path not in failed)
+
+
+async def _record(root: Root, changes: Changes, last_preserved: datetime | None) -> None:
+    def change(state: StateFile) -> StateFile:
+        marks = [mark for mark in (state.last_preserved, last_preserved) if mark is not None]
+        return msgspec.structs.replace(
+            state.with_entries(changes.entries.values(), without=changes.gone), last_preserved=max(marks, default=None)
+        )
+
+    await root.update_state(change)
+
+
+def _error(changes: Changes, entry: Entry) -> str | None:
+    error = changes.errors.get(entry.path)
+    return None if error is None else str(error)

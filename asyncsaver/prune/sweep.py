@@ -1,0 +1,149 @@
+"""Sweep: remove what dead attempts to save have left, once they can never commit any more."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+
+from asyncsaver.catalog.root import Root
+from asyncsaver.errors import ObjectExistsError, ObjectNotFoundError, StoreError
+from asyncsaver.formats import native
+from asyncsaver.model.catalog import Folder, Listed, next_slot
+from asyncsaver.model.manifest import Aborted
+from asyncsaver.model.names import slot_path
+from asyncsaver.prune.report import SweepReport, Swept
+from asyncsaver.prune.retire import remove_markers
+from asyncsaver.store.probe import PROBE_FOLDER
+
+log = logging.getLogger("asyncsaver")
+_TRIES = 10
+
+
+async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool = False) -> SweepReport:
+    """Fence and delete the leftovers of attempts whose newest object is older than ``grace`` by the store's clock.
+
+    An attempt that is still alive but was quiet for longer finds the fence when it wants to commit, and fails with
+    `SaveAbortedError`. Attempts of this saver are left alone.
+
+    Args:
+        root: where.
+        grace: how long an attempt may be quiet before it counts as dead.
+        writer: goes into fences.
+        dry_run: only say what would be removed.
+    """
+    catalog = await root.reader.load()
+    now = await store_time(root)
+    swept: list[Swept] = []
+    young: list[str] = []
+    for folder in catalog.folders.values():
+        recorded = {entry.save_id for entry in catalog.entries if entry.name == folder.name and entry.save_id}
+        unreadable = [slot for slot in folder.slots if slot_path(folder.name, slot) in catalog.damaged]
+        if unreadable:
+            continue  # whose data these are cannot be told
+        dead: dict[str, list[Listed]] = {}
+        for save_id, objects in folder.saves.items():
+            if save_id in recorded or save_id in root.own_saves:
+                continue
+            if _quiet_for(objects, now) >= grace:
+                dead[save_id] = objects
+            else:
+                young.append(save_id)
+        if dead and not dry_run:
+            fenced = {save_id for entry in catalog.retired if entry.name == folder.name for save_id in entry.condemned}
+            if not dead.keys() <= fenced:
+                dead = {id: dead[id] for id in await fence(root, folder, list(dead), writer=writer)}
+        for save_id, objects in dead.items():
+            error = None if dry_run else await _delete(root, objects)
+            swept.append(Swept(folder.name, save_id, len(objects), sum(item.size for item in objects), error))
+        if not dry_run and catalog.by_name(folder.name) is None and (folder.pinned or folder.preserved):
+            await remove_markers(root, folder.name)
+    if not dry_run:
+        await _remove_probes(root, now, grace)
+        await root.store.purge(grace)
+    return SweepReport(swept, young, dry_run)
+
+
+async def fence(root: Root, folder: Folder, save_ids: Collection[str], *, writer: str) -> list[str]:
+    """Make sure that none of these attempts can commit any more; returns those of which that is certain.
+
+    Wins an abort record at every free slot up to the first past all records: an attempt that began before targets one of
+    those. An attempt that was faster, and has committed, is not returned.
+
+    Raises:
+        StoreError: other writers kept taking the slots.
+    """
+    for _ in range(_TRIES):
+        found = await root.reader.folder(folder.name)
+        taken = {*found.records, *found.damaged}
+        committed = {getattr(one.record, "save_id", None) for one in found.records.values()}
+        condemned = [save_id for save_id in save_ids if save_id not in committed]
+        if not condemned:
+            return []
+        free = [slot for slot in range(next_slot([], taken) + 1) if slot not in taken]
+        if await _take(root, folder, free, condemned, writer=writer):
+            return condemned
+    raise StoreError(
+        f"{root.store.url}/{folder.name}: other savers kept taking the slots, sweep again later", retryable=True
+    )
+
+
+async def _take(root: Root, folder: Folder, slots: Sequence[int], condemned: list[str], *, writer: str) -> bool:
+    exclusive = root.store.capabilities.exclusive_create
+    for slot in slots:
+        record = Aborted(
+            name=folder.name, step=folder.step, slot=slot, created=root.now(), writer=writer, condemned=condemned
+        )
+        try:
+            await root.store.put(
+                slot_path(folder.name, slot), native.encode(record), mode="create" if exclusive else "overwrite"
+            )
+        except ObjectExistsError:
+            return False
+        except StoreError as error:
+            if not await _stands(root, record):
+                log.info("%s/%s: the fence is unclear: %s", root.store.url, slot_path(folder.name, slot), error)
+                return False
+    return True
+
+
+async def _stands(root: Root, record: Aborted) -> bool:
+    try:
+        found = await root.reader.record(record.name, record.slot)
+    except ObjectNotFoundError:
+        return False
+    return isinstance(found.record, Aborted) and set(record.condemned) <= set(found.record.condemned)
+
+
+async def _delete(root: Root, objects: Sequence[Listed]) -> str | None:
+    # Listed once more: the attempt may have written on while it was being fenced.
+    folder = "/".join(objects[0].path.split("/")[:2]) + "/"
+    try:
+        listing = await root.store.list(folder)
+        failed = await root.store.delete([item.path for item in listing.objects])
+    except StoreError as error:
+        return str(error)
+    return next((str(error) for error in failed.values()), None)
+
+
+async def store_time(root: Root) -> datetime:
+    """What the store's clock says now: when it says that a small object was written. Ours where it does not say."""
+    path = f"{PROBE_FOLDER}time-{root.random_bits(64):016x}"
+    await root.store.put(path, b"")
+    try:
+        return (await root.store.head(path)).modified or root.now()
+    finally:
+        await root.store.delete([path])
+
+
+async def _remove_probes(root: Root, now: datetime, grace: timedelta) -> None:
+    listing = await root.store.list(PROBE_FOLDER)
+    old = [item.path for item in listing.objects if _quiet_for([item], now) >= grace]
+    if old:
+        await root.store.delete(old)
+
+
+def _quiet_for(objects: Sequence[Listed], now: datetime) -> timedelta:
+    """How long ago the newest was written; nothing where the store gives no times, so that only a grace of 0 removes them."""
+    times = [item.modified for item in objects if item.modified is not None]
+    return max(now - max(times), timedelta(0)) if len(times) == len(objects) else timedelta(0)

@@ -1,0 +1,134 @@
+"""Find: from a step, or nothing, to a committed manifest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from asyncsaver.catalog.reader import FolderRecords
+from asyncsaver.catalog.root import Root
+from asyncsaver.errors import (
+    CheckpointDeletedError,
+    CheckpointNotFoundError,
+    ManifestError,
+    ObjectNotFoundError,
+)
+from asyncsaver.model.catalog import Catalog
+from asyncsaver.model.checkpoint import Checkpoint
+from asyncsaver.model.manifest import Deleted, Manifest
+from asyncsaver.model.statefile import Entry
+
+log = logging.getLogger("asyncsaver")
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A committed checkpoint.
+
+    Attributes:
+        manifest: as it stands.
+        pinned: a pin stands beside it.
+        sizes: path → size in bytes of what its save has written, as listed just now.
+    """
+
+    manifest: Manifest
+    pinned: bool
+    sizes: Mapping[str, int]
+
+
+async def find_step(root: Root, step: int | None) -> Found:
+    """The checkpoint of a step (None: the one without a step). One LIST, and a GET for each slot.
+
+    Raises:
+        CheckpointNotFoundError: never saved, or not committed.
+        CheckpointDeletedError: deleted.
+        ManifestError: its manifest is damaged.
+    """
+    deleted: Deleted | None = None
+    for name in root.naming.names(step):
+        found = await find_name(root, name)
+        if isinstance(found, Found):
+            return found
+        deleted = deleted or found
+    where = f"{root.store.url}/{root.naming.name(step)}"
+    if deleted is not None:
+        raise CheckpointDeletedError(f"{where} was deleted at {deleted.created:%Y-%m-%d %H:%M:%S} UTC")
+    raise CheckpointNotFoundError(f"{where} is not a committed checkpoint")
+
+
+async def find_checkpoint(root: Root, checkpoint: Checkpoint) -> Found:
+    """A checkpoint that was found earlier: that very one, not what has replaced it.
+
+    Raises:
+        CheckpointDeletedError: it does not stand any more.
+        ManifestError: its manifest is damaged.
+    """
+    found = await root.reader.folder(checkpoint.name)
+    if checkpoint.slot in found.damaged:
+        raise found.damaged[checkpoint.slot]
+    standing = found.records.get(checkpoint.slot)
+    if standing is None or not isinstance(standing.record, Manifest) or standing.record.save_id != checkpoint.save_id:
+        raise CheckpointDeletedError(
+            f"{root.store.url}/{checkpoint.name}: save {checkpoint.save_id} does not stand any more; it was deleted or replaced"
+        )
+    return Found(standing.record, found.folder.pinned, found.folder.sizes(checkpoint.save_id))
+
+
+async def find_name(root: Root, name: str) -> Found | Deleted | None:
+    """The checkpoint of that name: the highest committed slot. Else its tombstone, or None."""
+    return _highest(await root.reader.folder(name))
+
+
+def _highest(found: FolderRecords) -> Found | Deleted | None:
+    deleted: Deleted | None = None
+    for slot in sorted({*found.records, *found.damaged}, reverse=True):
+        if slot in found.damaged:
+            raise found.damaged[slot]
+        record = found.records[slot].record
+        if isinstance(record, Manifest):
+            return Found(record, found.folder.pinned, found.folder.sizes(record.save_id))
+        if isinstance(record, Deleted):
+            deleted = deleted or record
+    return deleted
+
+
+async def find_latest(root: Root) -> Found | None:
+    """The checkpoint committed last; None under an empty root. One LIST, and a GET each of state file and manifest.
+
+    When it is deleted at this very moment, the next one is taken, and the log says so.
+
+    Raises:
+        ManifestError: a manifest that may be the newest is damaged: which one is the latest cannot be told. Restore one by its
+            step, or delete the damaged one.
+    """
+    for _ in range(_TRIES):
+        catalog = await root.reader.load()
+        newest = newest_of(catalog)
+        if newest is None:
+            return None
+        try:
+            record = (await root.reader.record(newest.name, newest.slot)).record
+        except ObjectNotFoundError:
+            record = None
+        if isinstance(record, Manifest):
+            folder = catalog.folders[newest.name]
+            return Found(record, folder.pinned, folder.sizes(record.save_id))
+        log.warning("%s/%s was deleted while it was looked up, taking the next one", root.store.url, newest.name)
+    raise CheckpointDeletedError(
+        f"{root.store.url}: {_TRIES} times the latest checkpoint was deleted while it was looked up"
+    )
+
+
+def newest_of(catalog: Catalog) -> Entry | None:
+    """The newest checkpoint, if that can be told; raises as `find_latest`."""
+    newest = catalog.newest
+    newest_step = -1 if newest is None or newest.step is None else newest.step
+    for path, error in catalog.damaged.items():
+        step = catalog.folders[path.partition("/")[0]].step
+        if newest is None or step is None or step >= newest_step:
+            if isinstance(error, ManifestError):
+                error.add_note("It may be the latest checkpoint. Restore an older one by its step, or delete this one.")
+            raise error
+    return newest

@@ -1,0 +1,201 @@
+"""One attempt to save: slot → write → part → merge → commit → state file → prune, and tidying up when it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from asyncsaver.aio.tasks import finish
+from asyncsaver.catalog.root import Root
+from asyncsaver.errors import AsyncSaverError, CommitUnknownError, ObjectNotFoundError, RanksMissingError
+from asyncsaver.formats import native
+from asyncsaver.formats.safetensors import encode_index
+from asyncsaver.model.checkpoint import Progress
+from asyncsaver.model.manifest import Json, Manifest, Part
+from asyncsaver.model.merge import check_sizes, merge_parts
+from asyncsaver.model.names import INDEX_FILE, PINNED_MARKER, new_save_id, part_path, save_folder
+from asyncsaver.save.commit import Committed, choose_slot, commit
+from asyncsaver.save.stage import Staged
+from asyncsaver.save.write import ShardWriter
+
+log = logging.getLogger("asyncsaver")
+_TIDY_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What the caller asked for, checked.
+
+    Attributes:
+        name: of the checkpoint.
+        step: None where it has none.
+        metrics: as JSON can hold them.
+        metadata: the user's JSON.
+        overwrite: replace a committed checkpoint.
+        pin: exempt it from pruning.
+        report: told as the save advances.
+    """
+
+    name: str
+    step: int | None
+    metrics: Mapping[str, int | float | str]
+    metadata: Json
+    overwrite: bool
+    pin: bool
+    report: Callable[[Progress], None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Attempt:
+    """One attempt. Used once.
+
+    Attributes:
+        root: where to.
+        request: what.
+        staged: the state.
+        shard_bytes: see `Saver`.
+        commit_timeout: seconds for an unclear commit.
+        saver: goes into the manifest.
+        writer: the name and version of this software.
+        save_id: unique; every byte goes under it.
+        slot: where the manifest is to stand.
+        outcome: whether it has become a checkpoint.
+        bytes_written: shards, part, index and manifest.
+    """
+
+    root: Root
+    request: Request
+    staged: Staged
+    shard_bytes: int
+    commit_timeout: float
+    saver: Mapping[str, Json]
+    writer: str
+    save_id: str = field(init=False)
+    slot: int = field(init=False, default=0)
+    outcome: Literal["not committed", "unknown", "committed"] = field(init=False, default="not committed")
+    bytes_written: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.save_id = new_save_id(self.root.clock(), self.root.random_bits(64))
+
+    @property
+    def folder(self) -> str:
+        """Everything that this attempt writes before the commit, with a trailing slash."""
+        return save_folder(self.request.name, self.save_id)
+
+    async def begin(self) -> None:
+        """Choose the slot.
+
+        Raises:
+            CheckpointExistsError: the checkpoint is there already; nothing was written.
+        """
+        found = await self.root.reader.folder(self.request.name)
+        self.slot = choose_slot(found, self.root.store.url, overwrite=self.request.overwrite)
+
+    async def write(self) -> ShardWriter:
+        """Write shards and the part; returns the writer for its figures."""
+        shards = ShardWriter(
+            self.root, self.request.name, self.request.step, self.save_id, self.shard_bytes, self.request.report
+        )
+        part = await shards.write(self.staged)
+        data = await self.root.threads.run(native.encode, part)
+        await self.root.store.put(part_path(self.request.name, self.save_id, part.rank), data)
+        self.bytes_written += sum(file.size for file in part.files) + len(data)
+        return shards
+
+    async def merge(self, sequence: int) -> Manifest:
+        """Read the parts back by name, merge them, and check that every shard stands on the store as it was written.
+
+        Raises:
+            RanksMissingError: a part is not there.
+            ManifestError: the parts do not make up a whole checkpoint.
+        """
+        part = await self._read_part(rank=0)
+        files, tensors = await self.root.threads.run(merge_parts, [part], save_id=self.save_id, world_size=1)
+        listing = await self.root.store.list(self.folder)
+        check_sizes(files, {item.path: item.size for item in listing.objects})
+        self.root.saw_store_time(item.modified for item in listing.objects)
+        if files:
+            index = await self.root.threads.run(_index, part, self.folder, self.staged.nbytes)
+            await self.root.store.put(self.folder + INDEX_FILE, index)
+            self.bytes_written += len(index)
+        return Manifest(
+            name=self.request.name,
+            step=self.request.step,
+            slot=self.slot,
+            created=self.root.now(),
+            writer=self.writer,
+            save_id=self.save_id,
+            sequence=sequence,
+            world_size=1,
+            tree=self.staged.tree,
+            tensors=tensors,
+            files=files,
+            total_bytes=sum(file.size for file in files),
+            metrics=dict(self.request.metrics),
+            metadata=self.request.metadata,
+            saver=dict(self.saver),
+        )
+
+    async def commit(self, manifest: Manifest) -> Committed:
+        """Make it a checkpoint. Runs to its end even when cancelled; `outcome` then tells what became of it."""
+        self.request.report(Progress("committing", self.request.step, self.staged.nbytes, self.staged.nbytes))
+
+        async def settle() -> Committed:
+            self.outcome = "unknown"
+            try:
+                result = await commit(self.root, manifest, overwrite=self.request.overwrite, limit=self.commit_timeout)
+            except CommitUnknownError:
+                raise
+            except AsyncSaverError:
+                self.outcome = "not committed"
+                raise
+            self.outcome = "committed"
+            return result
+
+        committed = await finish(settle)
+        self.bytes_written += committed.nbytes
+        if self.request.pin:
+            await self.root.store.put(f"{self.request.name}/{PINNED_MARKER}", b"{}")
+        return committed
+
+    async def tidy(self) -> None:
+        """Delete what a failed attempt has written, unless it was, or may have been, committed.
+
+        What cannot be deleted within a time limit is left to a sweep, which the log says.
+        """
+        if self.outcome != "not committed":
+            return
+
+        async def delete() -> None:
+            try:
+                async with asyncio.timeout(_TIDY_SECONDS):
+                    listing = await self.root.store.list(self.folder)
+                    failed = await self.root.store.delete([item.path for item in listing.objects])
+                reason: object = next(iter(failed.values()), None)
+            except (AsyncSaverError, TimeoutError) as problem:
+                reason = problem
+            if reason is not None:
+                log.warning(
+                    "%s/%s: leftovers of a failed save stay for a sweep: %s", self.root.store.url, self.folder, reason
+                )
+
+        await finish(delete)
+
+    async def _read_part(self, rank: int) -> Part:
+        path = part_path(self.request.name, self.save_id, rank)
+        try:
+            blob = await self.root.store.get(path)
+        except ObjectNotFoundError as error:
+            raise RanksMissingError(f"{self.root.store.url}/{path}: rank {rank} of 1 has written no part") from error
+        return await self.root.threads.run(native.decode_part, blob.data, path)
+
+
+def _index(part: Part, folder: str, total_size: int) -> bytes:
+    weight_map = {
+        name: part.files[entry.chunks[0].file].path.removeprefix(folder) for name, entry in part.tensors.items()
+    }
+    return encode_index(weight_map, total_size)

@@ -1,0 +1,236 @@
+"""The line of saves: they write side by side, and commit in the order in which they were called."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+
+from asyncsaver.catalog.root import Root
+from asyncsaver.errors import StoreError, UnsupportedStoreError
+from asyncsaver.model.catalog import Catalog
+from asyncsaver.model.checkpoint import Checkpoint, Progress, SaveStats, checkpoint_of
+from asyncsaver.model.manifest import Json
+from asyncsaver.model.retention import RetentionPolicy
+from asyncsaver.model.statefile import StateFile, entry_of
+from asyncsaver.prune.prune import prune_entries
+from asyncsaver.save.attempt import Attempt, Request
+from asyncsaver.save.commit import Committed
+from asyncsaver.save.stage import Staged
+from asyncsaver.store.probe import probe_exclusive_create
+
+log = logging.getLogger("asyncsaver")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SaveSettings:
+    """What stays the same over all saves of a saver.
+
+    Attributes:
+        shard_bytes: how large a shard may grow.
+        commit_timeout: seconds for an unclear commit.
+        single_writer: the caller promises that nobody else saves here.
+        policy: which checkpoints stay.
+        began: when the saver was made, by its clock; `KeepEveryHours` counts from here on a new root.
+        saver: goes into manifests.
+        writer: name and version of this software.
+    """
+
+    shard_bytes: int
+    commit_timeout: float
+    single_writer: bool
+    policy: RetentionPolicy
+    began: float
+    saver: Mapping[str, Json]
+    writer: str
+
+
+class Ticket:
+    """A place in the line, taken when `save` is called, and left when that save has ended, well or not.
+
+    Attributes:
+        name: of the checkpoint.
+        before: the place before this one, whatever the checkpoint; None when everything before has ended.
+        same_name: the place before this one of the same checkpoint; None likewise.
+        ended: set when this save has ended.
+    """
+
+    def __init__(self, name: str, before: Ticket | None, same_name: Ticket | None) -> None:
+        self.name = name
+        self.before = before
+        self.same_name = same_name
+        self.ended = asyncio.Event()
+
+    async def wait_for_same_name(self) -> None:
+        """Until the earlier save of this checkpoint has ended: only then is it known which slot is free."""
+        if self.same_name is not None:
+            await self.same_name.ended.wait()
+            self.same_name = None
+
+    async def wait_for_turn(self) -> None:
+        """Until every earlier save has ended; one that failed out of turn does not let this one past those before it."""
+        while self.before is not None:
+            await self.before.ended.wait()
+            self.before = self.before.before
+
+    def leave(self) -> None:
+        """Let those behind move up."""
+        self.same_name = None
+        while self.before is not None and self.before.ended.is_set():
+            self.before = self.before.before
+        self.ended.set()
+
+
+@dataclass(slots=True)
+class SaveLine:
+    """Runs the saves of one saver.
+
+    Args:
+        root: where to.
+        settings: of the saver.
+
+    Attributes:
+        state_error: why the state file could not be written after the latest commit; None once it could.
+    """
+
+    root: Root
+    settings: SaveSettings
+    state_error: Exception | None = None
+    _last: Ticket | None = None
+    _last_by_name: dict[str, Ticket] = field(default_factory=dict)
+    _sequence: int = 0
+    _found: Catalog | None = None
+    _looked: bool = False
+    _may_save: bool = False
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def take_place(self, name: str) -> Ticket:
+        """Take a place at the end of the line; give it back with `leave_place`."""
+        ticket = Ticket(name, self._last, self._last_by_name.get(name))
+        self._last = self._last_by_name[name] = ticket
+        return ticket
+
+    def leave_place(self, ticket: Ticket) -> None:
+        """Give a place back, whatever became of the save."""
+        ticket.leave()
+        if self._last_by_name.get(ticket.name) is ticket:
+            del self._last_by_name[ticket.name]
+
+    async def run(self, ticket: Ticket, request: Request, staged: Staged, seconds_staging: float) -> Checkpoint:
+        """Save: returns once the checkpoint is committed, listed, and older ones are pruned.
+
+        When it fails or is cancelled before the commit, what was written is deleted again.
+        """
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        await ticket.wait_for_same_name()
+        await self._check_store()
+        attempt = Attempt(
+            root=self.root,
+            request=request,
+            staged=staged,
+            shard_bytes=self.settings.shard_bytes,
+            commit_timeout=self.settings.commit_timeout,
+            saver=self.settings.saver,
+            writer=self.settings.writer,
+        )
+        self.root.own_saves.add(attempt.save_id)
+        try:
+            await attempt.begin()
+            write_began = loop.time()
+            writer = await attempt.write()
+            write_ended = loop.time()
+            await ticket.wait_for_turn()
+            manifest = await attempt.merge(await self._next_sequence())
+            committed = await attempt.commit(manifest)
+        except BaseException:
+            await attempt.tidy()
+            raise
+        finally:
+            self.root.own_saves.discard(attempt.save_id)
+        commit_ended = loop.time()
+        state_error, prune_error = await self._after_commit(committed, pinned=request.pin)
+        stats = SaveStats(
+            bytes_written=attempt.bytes_written,
+            files=len(manifest.files),
+            tensors=len(manifest.tensors),
+            seconds_staging=seconds_staging,
+            seconds_waiting=write_began - started + writer.waited,
+            seconds_writing=write_ended - write_began,
+            seconds_committing=commit_ended - write_ended,
+            peak_memory_bytes=self.root.budget.peak,
+            state_file_error=None if state_error is None else str(state_error),
+            prune_error=prune_error,
+        )
+        request.report(Progress("committed", request.step, staged.nbytes, staged.nbytes))
+        return checkpoint_of(committed.manifest, self.root.store.url, pinned=request.pin, stats=stats)
+
+    async def repair_state(self) -> None:
+        """Write the state file anew from what the root holds, after a save could not.
+
+        Raises:
+            StoreError: it still cannot be written.
+        """
+        found = await self.root.reader.load()
+        began = datetime.fromtimestamp(self.settings.began, UTC)
+        late = self.root.store_time or self.root.now()
+        await self.root.update_state(lambda state: state.reconciled(found.entries, late=late, began=began))
+        self.state_error = None
+
+    async def _check_store(self) -> None:
+        """Probe the store, once a root, before anything is written.
+
+        Raises:
+            UnsupportedStoreError: it does not create exclusively.
+        """
+        async with self._looking:
+            if self._may_save or self.settings.single_writer:
+                return
+            if not await probe_exclusive_create(self.root.store, token=f"{self.root.random_bits(64):016x}"):
+                raise UnsupportedStoreError(
+                    f"{self.root.store.url}: this store does not create objects exclusively, so two savers could overwrite "
+                    "each other's checkpoints unseen. If nobody else saves here, pass single_writer=True."
+                )
+            self._may_save = True
+
+    async def _next_sequence(self) -> int:
+        """The number of the next commit. Called by one save at a time, in its turn."""
+        if not self._looked:
+            self._found = await self.root.reader.load()
+            newest = self._found.newest
+            self._sequence = newest.sequence if newest else 0
+            self._looked = True
+        self._sequence += 1
+        return self._sequence
+
+    async def _after_commit(self, committed: Committed, *, pinned: bool) -> tuple[Exception | None, str | None]:
+        """Write the state file and prune. Neither can fail the save; returns what went wrong."""
+        entry = msgspec.structs.replace(entry_of(committed.manifest, committed.etag), pinned=pinned)
+        found = self._found
+
+        def change(state: StateFile) -> StateFile:
+            # Once: what earlier savers left unlisted when they died, and listed when it was gone.
+            standing = state.entries if found is None else found.entries
+            late = self.root.store_time or self.root.now()
+            began = datetime.fromtimestamp(self.settings.began, UTC)
+            return state.reconciled([*standing, entry], late=late, began=began)
+
+        try:
+            state = await self.root.update_state(change)
+        except StoreError as error:
+            log.warning("%s: the state file could not be written: %s", self.root.store.url, error)
+            self.state_error = error
+            return error, None
+        self.state_error = None
+        self._found = None
+        self._sequence = max([self._sequence, *(other.sequence for other in state.entries)])
+        try:
+            report = await prune_entries(self.root, self.settings.policy, state, writer=self.settings.writer)
+        except StoreError as error:
+            log.warning("%s: pruning failed: %s", self.root.store.url, error)
+            return None, str(error)
+        return None, report.first_error

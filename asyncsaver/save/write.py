@@ -1,0 +1,196 @@
+"""Write: shards go to the store, concurrently, within the memory budget; then the part that lists them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from asyncsaver.aio.tasks import run_all
+from asyncsaver.catalog.root import Root
+from asyncsaver.errors import StoreError
+from asyncsaver.formats.safetensors import encode_header
+from asyncsaver.model.checkpoint import Progress
+from asyncsaver.model.dtypes import Array, dtype_name, storage_dtype
+from asyncsaver.model.flatten import TensorLeaf
+from asyncsaver.model.manifest import Chunk, FileEntry, Part, TensorEntry
+from asyncsaver.model.names import save_folder, shard_filename
+from asyncsaver.model.shards import ShardPlan, plan_shards
+from asyncsaver.save.shard_bytes import ShardBytes, Source
+from asyncsaver.save.stage import Staged
+from asyncsaver.store.contract import Part as PartOfObject
+from asyncsaver.store.retry import full_jitter
+
+log = logging.getLogger("asyncsaver")
+_TRIES = 4
+
+
+@dataclass(slots=True)
+class ShardWriter:
+    """Writes the shards of one save.
+
+    Args:
+        root: where to.
+        name: of the checkpoint.
+        step: for progress reports.
+        save_id: of the attempt.
+        shard_bytes: how large a shard may grow before the next one is begun.
+        report: told as bytes land.
+        waited: seconds spent waiting for memory, over all shards.
+        written: bytes that have reached the store, those of attempts that failed later included.
+    """
+
+    root: Root
+    name: str
+    step: int | None
+    save_id: str
+    shard_bytes: int
+    report: Callable[[Progress], None]
+    waited: float = 0.0
+    written: int = 0
+    _total: int = 0
+    _window: asyncio.Semaphore = field(init=False)
+    _rng: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._window = asyncio.Semaphore(self.root.concurrency)
+        self._rng = random.Random(self.root.random_bits(64))  # noqa: S311 - spreads load, guards nothing
+
+    async def write(self, staged: Staged) -> Part:
+        """Write all shards and return the part that lists them, with sizes and checksums as written.
+
+        Raises:
+            StoreError: a shard could not be written. Others may have been; they lie under the save id.
+        """
+        tensors = staged.tensors
+        plans = await self.root.threads.run(plan_shards, tensors, self.shard_bytes)
+        self._total = staged.nbytes
+        # A shard in several requests fills the window by itself; opening many at once would only leave more unfinished.
+        requests = -(-self.shard_bytes // self.root.store.capabilities.part_bytes)
+        at_once = asyncio.Semaphore(-(-self.root.concurrency // requests) + 1)
+
+        async def one(number: int, plan: ShardPlan) -> tuple[FileEntry, dict[str, TensorEntry]]:
+            async with at_once:
+                return await self._shard(number, len(plans), plan, tensors)
+
+        shards = await run_all(one(number, plan) for number, plan in enumerate(plans, 1))
+        entries = {name: entry for _, shard in shards for name, entry in shard.items()}
+        return Part(
+            save_id=self.save_id,
+            rank=0,
+            world_size=1,
+            files=[file for file, _ in shards],
+            tensors={tensor.name: entries[tensor.name] for tensor in tensors},
+        )
+
+    async def _shard(
+        self, number: int, count: int, plan: ShardPlan, tensors: Sequence[TensorLeaf]
+    ) -> tuple[FileEntry, dict[str, TensorEntry]]:
+        path = save_folder(self.name, self.save_id) + shard_filename(number, count)
+        placed = [(tensors[item.index], item) for item in plan.tensors]
+
+        def header_bytes() -> bytes:
+            return encode_header(
+                (tensor.name, *_storage_shape(tensor), item.start, item.stop) for tensor, item in placed
+            )
+
+        header = await self.root.threads.run(header_bytes)
+        sources = [Source(tensor.nbytes, partial(self._array, tensor)) for tensor, _ in placed]
+        for attempt in range(1, _TRIES + 1):
+            content = ShardBytes(header, sources)
+            try:
+                await self._put(path, content)
+                break
+            except StoreError as error:
+                if not error.retryable or attempt == _TRIES:
+                    raise
+                pause = full_jitter(attempt, rng=self._rng)
+                log.info("%s failed (attempt %d of %d), again in %.2f s: %s", path, attempt, _TRIES, pause, error)
+                await asyncio.sleep(pause)
+        entries = {
+            tensor.name: TensorEntry(
+                dtype_name(tensor.dtype),
+                tensor.shape,
+                [
+                    Chunk(
+                        (0,) * len(tensor.shape),
+                        tensor.shape,
+                        number - 1,
+                        len(header) + item.start,
+                        len(header) + item.stop,
+                        digest,
+                    )
+                ],
+            )
+            for (tensor, item), digest in zip(placed, content.hashes, strict=True)
+        }
+        return FileEntry(path, content.size, content.crc32c), entries
+
+    async def _put(self, path: str, content: ShardBytes) -> None:
+        store, size = self.root.store, content.size
+        if size <= store.capabilities.part_bytes:
+            await self._wait_for(size)
+            try:
+                await store.put(path, await self.root.threads.run(content.take, size))
+                self._landed(size)
+            finally:
+                self._window.release()
+                self.root.budget.release(size)
+            return
+        unreturned: set[int] = set()
+        try:
+            await store.put_parts(path, self._parts(content, unreturned), size=size)
+        finally:
+            for part_size in [min(store.capabilities.part_bytes, size - start) for start in unreturned]:
+                self._window.release()
+                self.root.budget.release(part_size)
+
+    async def _parts(self, content: ShardBytes, unreturned: set[int]) -> AsyncIterator[PartOfObject]:
+        part_bytes = self.root.store.capabilities.part_bytes
+        for start in range(0, content.size, part_bytes):
+            size = min(part_bytes, content.size - start)
+            await self._wait_for(size)
+            unreturned.add(start)
+            yield self._part(await self.root.threads.run(content.take, size), start, unreturned)
+
+    @contextmanager
+    def _part(self, data: memoryview, start: int, unreturned: set[int]) -> Iterator[memoryview]:
+        size = data.nbytes
+        try:
+            yield data
+            self._landed(size)
+        finally:
+            unreturned.discard(start)
+            self._window.release()
+            self.root.budget.release(size)
+
+    async def _wait_for(self, size: int) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await self._window.acquire()
+        try:
+            await self.root.budget.acquire(size)
+        except BaseException:
+            self._window.release()
+            raise
+        self.waited += loop.time() - began
+
+    def _landed(self, size: int) -> None:
+        self.written += size
+        done = min(self.written, self._total)  # headers are not counted
+        self.report(Progress("writing", self.step, done, self._total))
+
+    def _array(self, tensor: TensorLeaf) -> Array:
+        adapter = self.root.adapters.by_kind(tensor.kind)
+        if adapter is None:
+            raise RuntimeError(f"{tensor.name}: the adapter for {tensor.kind!r} that described it is gone")
+        return adapter.to_numpy(tensor.value)
+
+
+def _storage_shape(tensor: TensorLeaf) -> tuple[str, tuple[int, ...]]:
+    code, width = storage_dtype(tensor.dtype)
+    return code, (*tensor.shape, width) if width else tensor.shape

@@ -1,0 +1,508 @@
+"""The public face: `Saver`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from asyncsaver.aio.budget import ByteBudget
+from asyncsaver.aio.guard import LoopGuard
+from asyncsaver.aio.threads import Threads
+from asyncsaver.catalog.root import Root
+from asyncsaver.errors import CheckpointDeletedError, CheckpointNotFoundError, ReadOnlyError
+from asyncsaver.model.checkpoint import Checkpoint, Progress, check_metadata, checkpoint_of, encode_metrics
+from asyncsaver.model.config import (
+    DEFAULT_COMMIT_TIMEOUT,
+    DEFAULT_MEMORY_BUDGET,
+    DEFAULT_SHARD_BYTES,
+    check_config,
+)
+from asyncsaver.model.leaves import Adapters
+from asyncsaver.model.names import check_step
+from asyncsaver.model.retention import RetentionPolicy
+from asyncsaver.model.select import Select
+from asyncsaver.prune.delete import delete_checkpoint, set_pin
+from asyncsaver.prune.prune import prune_entries
+from asyncsaver.prune.report import PruneReport, SweepReport
+from asyncsaver.prune.sweep import sweep_root
+from asyncsaver.restore.find import Found, find_checkpoint, find_latest, find_step
+from asyncsaver.restore.reader import CheckpointReader
+from asyncsaver.restore.verify import VerifyReport, verify_checkpoint
+from asyncsaver.save.attempt import Request
+from asyncsaver.save.background import BackgroundSaves, PendingSave
+from asyncsaver.save.line import SaveLine, SaveSettings, Ticket
+from asyncsaver.save.stage import Staged, snapshot, stage
+from asyncsaver.store.registry import open_store
+from asyncsaver.store.retry import RetryingStore
+from asyncsaver.version import WRITER
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+log = logging.getLogger("asyncsaver")
+_DAY = 86400.0
+_TRIES = 5
+
+
+class Saver:
+    """Saves checkpoints of a training run under one root, and restores them.
+
+    One saver serves any number of coroutines of one event loop. Constructing does no I/O, and wrong arguments raise at once.
+
+    Args:
+        url: the root: ``s3://bucket/run``, ``gs://…``, ``az://…``, ``memory://name``, a folder, or any URL that fsspec knows. A
+            run has its own root.
+        storage_options: as fsspec's filesystem for the scheme takes them (``key``, ``secret``, ``endpoint_url``, …). Without
+            any, the environment and the usual profiles are used.
+        filesystem: a ready fsspec filesystem; ``url`` is then a path in it.
+        engine: "auto" or "fsspec".
+        format: "native".
+        prefix: the first part of checkpoints' names.
+        pad_step_number: whether names hold the step padded to eight digits.
+        max_to_keep: how many of the newest checkpoints stay; None or 0 for all.
+        keep_checkpoint_every_n_hours: of those that would go, keep one every so many hours for good.
+        retention: a policy (see `RetentionPolicy`) in place of these two.
+        shard_bytes: how large a shard may grow before the next one begins.
+        memory_budget: bytes of tensors that all work of this saver may hold in memory at once; background saves may hold as
+            much again in snapshots.
+        concurrency: requests in flight at once; None for what the store gains from.
+        incremental: False.
+        manifest_format: "json".
+        rank: 0.
+        world_size: 1.
+        run_id: None.
+        coordinator: None.
+        single_writer: promise that nobody else saves under this root; needed where the store does not create exclusively.
+        read_only: refuse everything that would change the root.
+        commit_timeout: seconds after which a commit that the store leaves unclear is given up.
+        progress: called on the event loop as saves and restores advance.
+        clock: seconds since the epoch, for the times in manifests; `time.time` by default.
+
+    Raises:
+        ValueError, TypeError: a wrong argument.
+        UnsupportedStoreError: nothing handles the URL.
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        *,
+        storage_options: Mapping[str, Any] | None = None,
+        filesystem: AbstractFileSystem | None = None,
+        engine: str = "auto",
+        format: str = "native",  # noqa: A002 - the fixed name
+        prefix: str = "ckpt",
+        pad_step_number: bool = True,
+        max_to_keep: int | None = 5,
+        keep_checkpoint_every_n_hours: float | None = None,
+        retention: RetentionPolicy | None = None,
+        shard_bytes: int = DEFAULT_SHARD_BYTES,
+        memory_budget: int = DEFAULT_MEMORY_BUDGET,
+        concurrency: int | None = None,
+        incremental: bool = False,
+        manifest_format: str = "json",
+        rank: int = 0,
+        world_size: int = 1,
+        run_id: str | None = None,
+        coordinator: object = None,
+        single_writer: bool = False,
+        read_only: bool = False,
+        commit_timeout: float = DEFAULT_COMMIT_TIMEOUT,
+        progress: Callable[[Progress], None] | None = None,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        config = check_config(
+            prefix=prefix,
+            pad_step_number=pad_step_number,
+            max_to_keep=max_to_keep,
+            keep_checkpoint_every_n_hours=keep_checkpoint_every_n_hours,
+            retention=retention,
+            shard_bytes=shard_bytes,
+            memory_budget=memory_budget,
+            concurrency=concurrency,
+            commit_timeout=commit_timeout,
+            format=format,
+            manifest_format=manifest_format,
+            incremental=incremental,
+            rank=rank,
+            world_size=world_size,
+            run_id=run_id,
+            coordinator=coordinator,
+        )
+        store = RetryingStore(open_store(url, storage_options=storage_options, filesystem=filesystem, engine=engine))
+        self._root = Root(
+            store=store,
+            naming=config.naming,
+            threads=Threads("asyncsaver", min(8, (os.cpu_count() or 2) + 2)),
+            budget=ByteBudget(config.memory_budget),
+            concurrency=config.concurrency or store.capabilities.concurrency,
+            clock=clock or time.time,
+            random_bits=secrets.randbits,
+            adapters=Adapters.discover(),
+            progress=progress,
+        )
+        self._policy = config.policy
+        self._read_only = read_only
+        self._snapshots = ByteBudget(config.memory_budget)
+        self._background = BackgroundSaves()
+        self._guard = LoopGuard(f"the saver of {store.url}")
+        self._line = SaveLine(
+            self._root,
+            SaveSettings(
+                shard_bytes=config.shard_bytes,
+                commit_timeout=config.commit_timeout,
+                single_writer=single_writer,
+                policy=config.policy,
+                began=self._root.clock(),
+                saver=config.as_json,
+                writer=WRITER,
+            ),
+        )
+
+    @property
+    def url(self) -> str:
+        """The root, without credentials."""
+        return self._root.store.url
+
+    async def save(
+        self,
+        state: Any,
+        step: int | None = None,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        metadata: Any = None,
+        overwrite: bool = False,
+        pin: bool = False,
+    ) -> Checkpoint:
+        """Save a state; returns once it is committed.
+
+        Nothing is copied whole: the arrays must not change until this returns. When it fails or is cancelled before the
+        commit, no checkpoint exists and what was written is deleted. Saves commit in the order in which they were called.
+
+        Args:
+            state: nested dicts, lists, tuples, named tuples, dataclasses and objects with ``state_dict()``, of arrays, numbers,
+                strings, bytes and None.
+            step: names the checkpoint. Without a step each save replaces the last one.
+            metrics: numbers by name; `KeepBest` looks at them.
+            metadata: any JSON.
+            overwrite: replace the checkpoint of that step if there is one, atomically.
+            pin: keep it whatever retention says, until `unpin`.
+
+        Raises:
+            InvalidStateError: the state, or a leaf of it, cannot be saved; nothing was written.
+            CheckpointExistsError: the step is committed; nothing was written, or it was deleted again.
+            SaveAbortedError: a sweep took this save for dead.
+            UnsupportedStoreError: the store cannot keep two savers apart, and ``single_writer`` was not given.
+            CommitUnknownError: the store stopped answering during the commit.
+            StoreError: the store failed.
+            TypeError, ValueError: a wrong argument.
+            Exception: the failure of an earlier background save that nobody has awaited.
+        """
+        request = self._request(step, metrics, metadata, overwrite=overwrite, pin=pin, report=self._root.report)
+        ticket = self._line.take_place(request.name)
+        try:
+            staged, seconds = await self._stage(state, step)
+            return await self._line.run(ticket, request, staged, seconds)
+        finally:
+            self._line.leave_place(ticket)
+
+    async def save_in_background(
+        self,
+        state: Any,
+        step: int | None = None,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        metadata: Any = None,
+        overwrite: bool = False,
+        pin: bool = False,
+    ) -> PendingSave:
+        """Save a state; returns as soon as it is copied and may change again.
+
+        The copies of all background saves together are bounded by ``memory_budget`` (a larger one is alone): when the store
+        is too slow for the pace of saving, this waits, and the log says so.
+
+        Args and raises: as `save`; what happens after the copy is raised by the `PendingSave`, or where nobody awaits that, by
+        the next save and by `close`.
+        """
+        pending: PendingSave | None = None
+
+        def report(progress: Progress) -> None:
+            if pending is not None:
+                pending.update(progress)
+            self._root.report(progress)
+
+        request = self._request(step, metrics, metadata, overwrite=overwrite, pin=pin, report=report)
+        ticket = self._line.take_place(request.name)
+        try:
+            staged, seconds = await self._stage(state, step)
+            nbytes = staged.nbytes
+            if self._snapshots.would_wait(nbytes):
+                log.info("%s: waiting for an earlier background save before %s is staged", self.url, request.name)
+                await self._snapshots.acquire(nbytes)
+                try:
+                    staged, seconds = await self._stage(state, step)  # it may have changed while this waited
+                except BaseException:
+                    self._snapshots.release(nbytes)
+                    raise
+            else:
+                await self._snapshots.acquire(nbytes)
+            try:
+                began = asyncio.get_running_loop().time()
+                staged = await snapshot(staged, self._root.adapters, self._root.threads)
+                seconds += asyncio.get_running_loop().time() - began
+            except BaseException:
+                self._snapshots.release(nbytes)
+                raise
+        except BaseException:
+            self._line.leave_place(ticket)
+            raise
+        task = asyncio.create_task(self._finish(ticket, request, staged, seconds, nbytes), name=f"save {request.name}")
+        pending = PendingSave(task, step, nbytes)
+        self._background.add(pending, task)
+        return pending
+
+    async def restore(
+        self,
+        target: Any = None,
+        *,
+        step: int | None = None,
+        checkpoint: Checkpoint | None = None,
+        select: Select | None = None,
+        dtype: Any = None,
+        strict: bool = True,
+        reshape: bool = False,
+        verify: bool = True,
+    ) -> Any:
+        """Restore a state: the latest, or that of a step, or a given checkpoint.
+
+        Args:
+            target: a state of the same structure: arrays are filled in place, objects load their state, and the result has the
+                target's containers. Without it the result is made of dicts, lists, tuples, NumPy arrays and plain values.
+            step: which checkpoint.
+            checkpoint: which checkpoint, as `checkpoints` gave it.
+            select: only these leaves: a pattern (``"model.*"``), several, or a function of the name.
+            dtype: cast floating tensors to this, or with ``"target"`` every tensor to its target's dtype.
+            strict: whether leaves that only one side has are an error.
+            reshape: accept another shape with as many elements.
+            verify: compare every chunk with its checksum.
+
+        Returns:
+            The state.
+
+        Raises:
+            CheckpointNotFoundError: there is none.
+            StructureMismatchError: the target does not fit; lists every difference, and nothing was assigned.
+            CheckpointCorruptError: data are damaged, truncated or missing. Nothing was assigned, unless the state is larger
+                than ``memory_budget`` and goes straight into the target: the error then names what was being written.
+            StoreError: the store failed.
+        """
+        if step is not None and checkpoint is not None:
+            raise ValueError("give a step or a checkpoint, not both")
+        latest = step is None and checkpoint is None
+        for attempt in range(1, _TRIES + 1):
+            reader = await self._open(step, checkpoint)
+            try:
+                async with reader:
+                    return await reader.restore(
+                        target, select=select, dtype=dtype, strict=strict, reshape=reshape, verify=verify
+                    )
+            except CheckpointDeletedError as error:
+                if not latest or attempt == _TRIES:
+                    raise
+                log.warning("%s; restoring the next one", error)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def latest(self) -> Checkpoint | None:
+        """The checkpoint committed last, or None under an empty root."""
+        self._guard.check()
+        found = await find_latest(self._root)
+        return None if found is None else self._describe(found)
+
+    async def checkpoints(self) -> list[Checkpoint]:
+        """All committed checkpoints, oldest first. What is damaged is left out, and logged."""
+        self._guard.check()
+        catalog = await self._root.reader.load()
+        return [checkpoint_of(entry, self.url, pinned=entry.pinned) for entry in catalog.checkpoints]
+
+    async def open(self, step: int | None = None) -> CheckpointReader:
+        """Open a checkpoint for reading tensors and slices; the latest without a step. Close the reader afterwards.
+
+        Raises:
+            CheckpointNotFoundError: there is none.
+        """
+        return await self._open(step, None)
+
+    async def verify(self, step: int | None = None) -> VerifyReport:
+        """Read a whole checkpoint, the latest without a step, and compare every byte with its checksums.
+
+        Raises:
+            CheckpointCorruptError: lists everything that is wrong.
+            CheckpointNotFoundError: there is none.
+        """
+        async with await self._open(step, None) as reader:
+            return await verify_checkpoint(self._root, reader.found)
+
+    async def delete(self, step: int | None) -> None:
+        """Delete the checkpoint of a step (None: the one without a step), pinned or not.
+
+        Raises:
+            CheckpointNotFoundError: there is none.
+            StoreError: not everything could be deleted; a later `prune` finishes it.
+        """
+        self._check_writable()
+        names = self._root.naming.names(None if step is None else check_step(step))
+        if not await delete_checkpoint(self._root, names, writer=WRITER):
+            await find_step(self._root, step)
+
+    async def pin(self, step: int | None) -> None:
+        """Keep a checkpoint whatever retention says, until `unpin`. Raises `CheckpointNotFoundError`."""
+        await self._set_pin(step, pinned=True)
+
+    async def unpin(self, step: int | None) -> None:
+        """Leave a checkpoint to retention again. Raises `CheckpointNotFoundError`."""
+        await self._set_pin(step, pinned=False)
+
+    async def prune(self, *, dry_run: bool = False) -> PruneReport:
+        """Delete what retention does not keep, and finish what interrupted prunes have left.
+
+        Every save does this too, for the checkpoints in the state file; this looks at what the root really holds.
+
+        Args:
+            dry_run: only say what would be done.
+
+        Returns:
+            Each checkpoint, kept or deleted, and the reason.
+        """
+        self._check_writable() if not dry_run else self._guard.check()
+        root = self._root
+        catalog = await root.reader.load()
+        state, _ = await root.reader.read_state()
+        began = datetime.fromtimestamp(self._line.settings.began, UTC)
+        late = root.store_time or root.now()
+        state = state.reconciled(catalog.entries, late=late, began=began)
+        if not dry_run:
+            state = await root.update_state(lambda now: now.reconciled(catalog.entries, late=late, began=began))
+        return await prune_entries(root, self._policy, state, writer=WRITER, dry_run=dry_run)
+
+    async def sweep(self, grace: float | timedelta = _DAY, *, dry_run: bool = False) -> SweepReport:
+        """Remove what saves that died have left.
+
+        Args:
+            grace: how long a save may have written nothing before it counts as dead; seconds, or a timedelta. A save that is
+                alive but quiet for longer gets `SaveAbortedError` when it wants to commit.
+            dry_run: only say what would be removed.
+        """
+        self._check_writable() if not dry_run else self._guard.check()
+        quiet = grace if isinstance(grace, timedelta) else timedelta(seconds=grace)
+        if quiet < timedelta(0):
+            raise ValueError(f"grace must not be negative, not {grace}")
+        return await sweep_root(self._root, grace=quiet, writer=WRITER, dry_run=dry_run)
+
+    async def close(self) -> None:
+        """Wait for background saves, then release everything. Calling twice is fine.
+
+        Raises:
+            Exception: the failure of a background save that nobody has awaited; or that of the state file, if it still
+                cannot be written.
+        """
+        if self._guard.closed:
+            return
+        self._guard.check()
+        self._guard.closed = True
+        try:
+            await self._background.wait()
+            if self._line.state_error is not None:
+                await self._line.repair_state()
+            self._background.raise_unobserved()
+        finally:
+            await self._root.store.close()
+            self._root.threads.close()
+
+    async def __aenter__(self) -> Self:
+        self._guard.check()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.close()
+        except Exception as error:
+            if exc is None:
+                raise
+            # The block's own error goes first; this one must not be lost either.
+            exc.add_note(f"closing {self.url} failed too: {type(error).__name__}: {error}")
+            log.exception("closing %s failed", self.url)
+
+    def _request(
+        self,
+        step: int | None,
+        metrics: Mapping[str, float] | None,
+        metadata: Any,
+        *,
+        overwrite: bool,
+        pin: bool,
+        report: Callable[[Progress], None],
+    ) -> Request:
+        self._check_writable()
+        self._background.raise_unobserved()
+        number = None if step is None else check_step(step)
+        return Request(
+            name=self._root.naming.name(number),
+            step=number,
+            metrics=encode_metrics(metrics),
+            metadata=check_metadata(metadata),
+            overwrite=overwrite or number is None,
+            pin=pin,
+            report=report,
+        )
+
+    async def _stage(self, state: Any, step: int | None) -> tuple[Staged, float]:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        staged = await self._root.threads.run(stage, state, self._root.adapters)
+        self._root.report(Progress("staging", step, staged.nbytes, staged.nbytes))
+        return staged, loop.time() - began
+
+    async def _finish(
+        self, ticket: Ticket, request: Request, staged: Staged, seconds: float, nbytes: int
+    ) -> Checkpoint:
+        try:
+            return await self._line.run(ticket, request, staged, seconds)
+        finally:
+            self._line.leave_place(ticket)
+            self._snapshots.release(nbytes)
+
+    async def _open(self, step: int | None, checkpoint: Checkpoint | None) -> CheckpointReader:
+        self._guard.check()
+        if checkpoint is not None:
+            found: Found | None = await find_checkpoint(self._root, checkpoint)
+        elif step is not None:
+            found = await find_step(self._root, check_step(step))
+        else:
+            found = await find_latest(self._root)
+        if found is None:
+            raise CheckpointNotFoundError(
+                f"{self.url} holds no committed checkpoint named {self._root.naming.prefix}-…"
+            )
+        return CheckpointReader(self._root, found)
+
+    async def _set_pin(self, step: int | None, *, pinned: bool) -> None:
+        self._check_writable()
+        found = await find_step(self._root, None if step is None else check_step(step))
+        await set_pin(self._root, found.manifest, pinned=pinned)
+
+    def _describe(self, found: Found) -> Checkpoint:
+        return checkpoint_of(found.manifest, self.url, pinned=found.pinned)
+
+    def _check_writable(self) -> None:
+        self._guard.check()
+        if self._read_only:
+            raise ReadOnlyError(f"the saver of {self.url} is read-only")

@@ -1,0 +1,126 @@
+"""From a URL to a store: which backend serves which scheme.
+
+Backends announce themselves through the entry-point group ``asyncsaver.backends``: the name is the scheme, the value a
+function ``open_store(url, *, storage_options, filesystem) -> Store``. The backend named ``fsspec`` serves every scheme
+that has no backend of its own and that fsspec knows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, cast
+
+import fsspec
+
+from asyncsaver.errors import UnsupportedStoreError
+from asyncsaver.store.contract import Store
+from asyncsaver.store.paths import redact
+
+GROUP = "asyncsaver.backends"
+
+ENGINES = ("auto", "fsspec")
+
+# Other spellings of a scheme, and of fsspec's protocols, that one backend serves.
+_ALIASES = {
+    "local": "file",
+    "s3a": "s3",
+    "gcs": "gs",
+    "abfs": "az",
+    "abfss": "az",
+    "adl": "az",
+}
+# What to install, for the backends whose package is an extra.
+_EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
+_GENERIC = "fsspec"
+
+
+class OpenStore(Protocol):
+    """What an entry point of the group must be."""
+
+    def __call__(
+        self, url: str, *, storage_options: Mapping[str, object], filesystem: fsspec.AbstractFileSystem | None
+    ) -> Store:
+        """Make the store; no I/O."""
+        ...
+
+
+def open_store(
+    url: str | os.PathLike[str],
+    *,
+    storage_options: Mapping[str, object] | None = None,
+    filesystem: fsspec.AbstractFileSystem | None = None,
+    engine: str = "auto",
+) -> Store:
+    """Make the store for a URL. Does no I/O: the first call on the store connects.
+
+    Args:
+        url: ``scheme://...``, or a path on the local disk. With ``filesystem``, a path in it, with or without scheme.
+        storage_options: what fsspec takes for the scheme.
+        filesystem: a ready fsspec filesystem to use instead of making one; its protocol selects the backend.
+        engine: ``auto`` or ``fsspec``. Both mean fsspec today, except where our own local and memory stores serve.
+
+    Raises:
+        UnsupportedStoreError: no backend and no fsspec filesystem serves the scheme, or a package it needs is missing.
+        ValueError: an unknown engine, storage options that the backend does not know, or both ``storage_options`` and
+            ``filesystem``.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}, not {engine!r}")
+    if filesystem is not None and storage_options:
+        raise ValueError("give storage_options or a ready filesystem, not both: a ready one has its options already")
+    text = os.fspath(url)
+    if not text:
+        raise ValueError("the URL is empty")
+    backends = {entry.name: entry for entry in entry_points(group=GROUP)}
+    scheme = _scheme(text) if filesystem is None else _protocol(filesystem, backends)
+    backend = backends.get(_ALIASES.get(scheme, scheme))
+    if backend is None and (filesystem is not None or scheme in _fsspec_schemes()):
+        backend = backends.get(_GENERIC)
+    if backend is None:
+        known = sorted({*backends, *_ALIASES, *_fsspec_schemes()} - {_GENERIC})
+        raise UnsupportedStoreError(f"nothing serves {scheme}:// ({redact(text)}); known are {', '.join(known)}")
+    return _open(backend, scheme, text, storage_options or {}, filesystem)
+
+
+def _open(
+    backend: EntryPoint,
+    scheme: str,
+    url: str,
+    storage_options: Mapping[str, object],
+    filesystem: fsspec.AbstractFileSystem | None,
+) -> Store:
+    try:
+        factory = cast("OpenStore", backend.load())
+        return factory(url, storage_options=storage_options, filesystem=filesystem)
+    except ImportError as exc:
+        extra = _EXTRAS.get(backend.name)
+        remedy = f'pip install "asyncsaver[{extra}]"' if extra else str(exc)
+        raise UnsupportedStoreError(f"{scheme}:// needs a package that is not installed: {remedy}") from exc
+
+
+def _fsspec_schemes() -> set[str]:
+    """Return the schemes that fsspec comes with, and those that were registered with it."""
+    return {*fsspec.available_protocols(), *fsspec.registry}
+
+
+def _scheme(url: str) -> str:
+    """Return the scheme of a URL, ``file`` for a plain path, and the outermost one of a chained URL (``a::b://``)."""
+    head, separator, _ = url.partition("://")
+    if not separator or "/" in head:
+        return "file"
+    if "::" in head:
+        return head.partition("::")[0].lower()
+    return head.lower()
+
+
+def _protocol(filesystem: fsspec.AbstractFileSystem, backends: Iterable[str]) -> str:
+    """Return the name of the backend that drives a ready filesystem object best."""
+    protocol = filesystem.protocol
+    names = (protocol,) if isinstance(protocol, str) else tuple(protocol)
+    for name in names:
+        # Our memory:// keeps its own objects: those of fsspec's memory filesystem are reached through fsspec only.
+        if name != "memory" and _ALIASES.get(name, name) in backends:
+            return str(name)
+    return _GENERIC

@@ -1,0 +1,65 @@
+"""What the errors of the Azure SDK mean: codes and statuses only, since Azure's own text repeats signatures."""
+
+from __future__ import annotations
+
+from azure.core import exceptions as azure_errors
+
+from asyncsaver.errors import (
+    AccessDeniedError,
+    ObjectNotFoundError,
+    ObjectTruncatedError,
+    PreconditionFailedError,
+    RootNotFoundError,
+    StoreError,
+    StoreTimeoutError,
+)
+
+FOREIGN_ERRORS: tuple[type[Exception], ...] = (azure_errors.AzureError, OSError)
+
+# https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
+_NO_CONTAINER = frozenset({"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled"})
+_CONDITION = frozenset({"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet", "UnauthorizedBlobOverwrite"})
+
+
+def translate(error: Exception, *, name: str, path: str) -> StoreError:
+    """Name an error of the SDK or of its transport.
+
+    Args:
+        error: what was raised.
+        name: of the object or the root, for the message.
+        path: for `StoreError.path`.
+    """
+    kind = type(error).__name__
+    if isinstance(error, azure_errors.HttpResponseError) and error.status_code:
+        return _refusal(int(error.status_code), _code(error), name=name, path=path)
+    if isinstance(error, azure_errors.ClientAuthenticationError) or kind == "AzureSigningError":
+        return AccessDeniedError(f"{name}: no usable credentials ({kind})", path=path)
+    timeouts = (azure_errors.ServiceRequestTimeoutError, azure_errors.ServiceResponseTimeoutError, TimeoutError)
+    if isinstance(error, timeouts):
+        return StoreTimeoutError(f"{name}: no answer in time ({kind})", retryable=True, path=path)
+    connection = (azure_errors.ServiceRequestError, azure_errors.ServiceResponseError, OSError)
+    if isinstance(error, (*connection, azure_errors.IncompleteReadError, azure_errors.HttpResponseError)):
+        return StoreError(f"{name}: the connection failed ({kind})", retryable=True, path=path)
+    return StoreError(f"{name}: the request could not be sent ({kind})", path=path)
+
+
+def _code(error: azure_errors.HttpResponseError) -> str:
+    code = getattr(error, "error_code", "")  # set by the storage package, as a member of an enumeration or as text
+    return str(getattr(code, "value", code) or "")
+
+
+def _refusal(status: int, code: str, *, name: str, path: str) -> StoreError:
+    text = f"{name}: {code or 'refused'} (HTTP {status})"
+    if code in _NO_CONTAINER:
+        return RootNotFoundError(f"{name}: the container does not exist", path=path)
+    if status == 404:
+        return ObjectNotFoundError(f"{name} does not exist", path=path)
+    if code in _CONDITION:
+        return PreconditionFailedError(text, path=path)
+    if status == 416:
+        return ObjectTruncatedError(f"{name} ends before the range that was asked for", path=path)
+    if status in {401, 403}:
+        return AccessDeniedError(text, path=path)
+    if status in {408, 504} or code == "OperationTimedOut":
+        return StoreTimeoutError(text, retryable=True, path=path)
+    return StoreError(text, retryable=status == 429 or (status >= 500 and status != 501), path=path)

@@ -1,0 +1,137 @@
+"""What botocore's errors mean: one table, and no text that could hold a credential.
+
+Only error codes, HTTP statuses and class names go into messages: what S3 says about a refused signature or an unknown
+key may repeat parts of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+from botocore import exceptions as botocore_errors
+
+from asyncsaver.errors import (
+    AccessDeniedError,
+    ObjectNotFoundError,
+    ObjectTruncatedError,
+    PreconditionFailedError,
+    RootNotFoundError,
+    StoreError,
+    StoreTimeoutError,
+)
+
+FOREIGN_ERRORS: tuple[type[Exception], ...] = (
+    botocore_errors.BotoCoreError,
+    botocore_errors.ClientError,
+    aiohttp.ClientError,
+    OSError,
+)
+
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+_DENIED = frozenset(
+    {
+        "AccessDenied",
+        "AccountProblem",
+        "AllAccessDisabled",
+        "AuthFailure",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidSecurity",
+        "InvalidToken",
+        "NotSignedUp",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "UnauthorizedAccess",
+    }
+)
+_RETRYABLE = frozenset(
+    {
+        "BandwidthLimitExceeded",
+        "ConditionalRequestConflict",
+        "IncompleteBody",
+        "InternalError",
+        "OperationAborted",
+        "PriorRequestNotComplete",
+        "RequestLimitExceeded",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+    }
+)
+_NO_CREDENTIALS = (
+    botocore_errors.NoCredentialsError,
+    botocore_errors.PartialCredentialsError,
+    botocore_errors.CredentialRetrievalError,
+    botocore_errors.TokenRetrievalError,
+    botocore_errors.SSOError,
+    botocore_errors.ProfileNotFound,
+    botocore_errors.ConfigNotFound,
+)
+_TIMEOUTS = (
+    botocore_errors.ReadTimeoutError,
+    botocore_errors.ConnectTimeoutError,
+    TimeoutError,
+)
+_CONNECTION = (
+    botocore_errors.HTTPClientError,
+    botocore_errors.ConnectionError,
+    botocore_errors.IncompleteReadError,
+    aiohttp.ClientError,
+    OSError,
+)
+
+
+def translate(error: Exception, *, name: str, path: str) -> StoreError:
+    """Name an error of botocore or of its transport.
+
+    Args:
+        error: what was raised.
+        name: of the object or the root, for the message.
+        path: for `StoreError.path`.
+    """
+    if isinstance(error, botocore_errors.ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return refusal(error.response.get("Error", {}), status=int(status), name=name, path=path)
+    kind = type(error).__name__
+    if isinstance(error, _NO_CREDENTIALS):
+        return AccessDeniedError(f"{name}: no usable credentials ({kind})", path=path)
+    if isinstance(error, _TIMEOUTS):
+        return StoreTimeoutError(f"{name}: no answer in time ({kind})", retryable=True, path=path)
+    if isinstance(error, botocore_errors.SSLError):
+        return StoreError(f"{name}: the TLS connection failed ({kind})", path=path)
+    if isinstance(error, _CONNECTION):
+        return StoreError(f"{name}: the connection failed ({kind})", retryable=True, path=path)
+    return StoreError(f"{name}: the request could not be sent ({kind})", path=path)
+
+
+def refusal(answer: Mapping[str, Any], *, status: int, name: str, path: str) -> StoreError:
+    """Name what S3 said, for a whole request or for one key of a batch.
+
+    Args:
+        answer: holds ``Code``, which is the HTTP status where the answer had no body.
+        status: of HTTP; 0 where there is none.
+        name: of the object or the root, for the message.
+        path: for `StoreError.path`.
+    """
+    code = str(answer.get("Code", ""))
+    text = f"{name}: {code or 'refused'}" + (f" (HTTP {status})" if status and code != str(status) else "")
+    if code == "NoSuchBucket":
+        return RootNotFoundError(f"{name}: the bucket does not exist", path=path)
+    if code in {"NoSuchKey", "404"}:
+        return ObjectNotFoundError(f"{name} does not exist", path=path)
+    if status == 412 and answer.get("Condition", "If-") in {"If-", "If-Match", "If-None-Match"}:
+        # Some stores do not say which condition failed; every request of ours has one at most.
+        return PreconditionFailedError(text, path=path)
+    if code == "InvalidRange" or status == 416:
+        return ObjectTruncatedError(f"{name} ends before the range that was asked for", path=path)
+    if code in _DENIED or status in {401, 403}:
+        return AccessDeniedError(text, path=path)
+    if code in {"RequestTimeout", "RequestTimeoutException"} or status in {408, 504}:
+        return StoreTimeoutError(text, retryable=True, path=path)
+    retryable = code in _RETRYABLE or status == 429 or (status >= 500 and status != 501)
+    return StoreError(text, retryable=retryable, path=path)

@@ -1,0 +1,58 @@
+"""A real HTTP server that answers as a test says, for what the storage servers cannot be made to do."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import pytest
+from aiohttp import web
+
+Answer = Callable[[web.Request], web.Response]
+
+
+@dataclass(slots=True)
+class CannedServer:
+    """Answers every request with what `answer` gives for it.
+
+    Attributes:
+        url: without a trailing slash.
+        requests: method and path with query of each request, in order.
+        bodies: and their bodies.
+    """
+
+    url: str = ""
+    answer: Answer = field(default=lambda _: web.Response(status=500))
+    requests: list[str] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.bodies.append(await request.read())
+        self.requests.append(f"{request.method} {request.rel_url}")
+        return self.answer(request)
+
+
+@pytest.fixture
+async def canned_server() -> AsyncIterator[CannedServer]:
+    server = CannedServer()
+    app = web.Application(client_max_size=2**30)
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        server.url = f"http://{host}:{port}"
+        yield server
+    finally:
+        await runner.cleanup()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A loopback port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,106 @@
+"""Fixtures that tests of several folders share: real storage servers, fresh roots, and a check for leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import fsspec.asyn
+import pytest
+
+from .servers import kinds
+from .servers.kinds import Root, Server
+
+
+def _running(start: Callable[[Path], AbstractContextManager[Server]], folder: Path) -> Iterator[Server]:
+    try:
+        with start(folder) as running:
+            yield running
+    except kinds.UnavailableError as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An S3 server, one for each test worker."""
+    yield from _running(kinds.s3, tmp_path_factory.mktemp("s3"))
+
+
+@pytest.fixture(scope="session")
+def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A Google Cloud Storage server, one for each test worker."""
+    yield from _running(kinds.gcs, tmp_path_factory.mktemp("gcs"))
+
+
+@pytest.fixture(scope="session")
+def azure_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """An Azure Blob Storage server, one for each test worker."""
+    yield from _running(kinds.azure, tmp_path_factory.mktemp("azure"))
+
+
+@pytest.fixture(scope="session")
+def start_moto() -> Callable[..., AbstractContextManager[str]]:
+    """Starts another S3 server: give it a log file and, if need be, an environment."""
+    return kinds.moto
+
+
+@pytest.fixture
+def s3_root(s3_server: Server) -> Root:
+    """A prefix in a fresh bucket."""
+    return s3_server.fresh_root()
+
+
+@pytest.fixture
+def gcs_root(gcs_server: Server) -> Root:
+    """A prefix in a fresh bucket."""
+    return gcs_server.fresh_root()
+
+
+@pytest.fixture
+def azure_root(azure_server: Server) -> Root:
+    """A prefix in a fresh container."""
+    return azure_server.fresh_root()
+
+
+@pytest.fixture
+def memory_root() -> Root:
+    """A store in this process that no other test has."""
+    return Root(f"memory://test-{uuid.uuid4().hex}", {})
+
+
+@pytest.fixture
+def local_root(tmp_path: Path) -> Root:
+    """A folder that does not exist yet."""
+    return Root(str(tmp_path / "root"), {})
+
+
+@pytest.fixture(params=["memory", "local", "s3", "gcs", "azure"])
+def any_root(request: pytest.FixtureRequest) -> Root:
+    """One root in each kind of store, in turn."""
+    root: Root = request.getfixturevalue(f"{request.param}_root")
+    return root
+
+
+@pytest.fixture
+async def no_leaks() -> AsyncIterator[None]:
+    """Ask for it after the root and before the store: no task and no open file may be left when the store is closed."""
+
+    def open_files() -> set[str]:
+        folder = Path("/proc/self/fd")
+        found = list(folder.iterdir()) if folder.exists() else []
+        # The one that belongs to the listing itself is gone by now.
+        return {f"{entry.name} {entry.readlink()}" for entry in found if entry.is_symlink()}
+
+    fsspec.asyn.get_loop()  # a thread with a loop of its own, which fsspec starts when first needed and keeps
+    tasks, files = asyncio.all_tasks(), open_files()
+    yield
+    # A transport closes its socket a few turns of the loop after close() was called on it.
+    for _ in range(10):
+        await asyncio.sleep(0)
+    # The fixture's own task differs before and after.
+    left = asyncio.all_tasks() - tasks - {asyncio.current_task()}
+    assert not left
+    assert sorted(open_files() - files) == []
