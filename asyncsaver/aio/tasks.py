@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import Coroutine, Iterable
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -21,7 +21,7 @@ async def run_all(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         async with asyncio.TaskGroup() as group:
             tasks.extend(group.create_task(coroutine) for coroutine in work)
     except BaseExceptionGroup as errors:
-        raise first_error(errors) from None
+        raise_first(errors)
     return [task.result() for task in tasks]
 
 
@@ -32,16 +32,16 @@ async def run_both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]
             one = group.create_task(first)
             other = group.create_task(second)
     except BaseExceptionGroup as errors:
-        raise first_error(errors) from None
+        raise_first(errors)
     return one.result(), other.result()
 
 
-def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error of a group, with the others as notes on it."""
+def raise_first(errors: BaseExceptionGroup[BaseException]) -> NoReturn:
+    """Raise the first error of a group by itself, with its own cause, and the others as notes on it."""
     leaves = list(_leaves(errors))
     for other in leaves[1:]:
         leaves[0].add_note(f"also: {type(other).__name__}: {other}")
-    return leaves[0]
+    raise leaves[0] from leaves[0].__cause__
 
 
 def _leaves(errors: BaseExceptionGroup[BaseException]) -> Iterable[BaseException]:
@@ -50,26 +50,3 @@ def _leaves(errors: BaseExceptionGroup[BaseException]) -> Iterable[BaseException
             yield from _leaves(error)
         else:
             yield error
-
-
-async def finish(work: Callable[[], Awaitable[T]]) -> T:
-    """Run ``work`` to its end even when the caller is cancelled; the cancellation is raised afterwards.
-
-    For what must not be left half-known, such as a commit, and for cleaning up. ``work`` has to bound itself in time.
-    """
-
-    async def run() -> T:
-        return await work()
-
-    task = asyncio.ensure_future(run())
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # seen: the cancellation goes first
-        raise cancelled
-    return task.result()

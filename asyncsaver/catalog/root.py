@@ -36,7 +36,7 @@ class Root:
         adapters: which leaves are arrays.
         progress: called on the loop as work advances.
         in_use: names of checkpoints that are being read, with how many readers.
-        own_saves: save ids of attempts in flight here, which a sweep leaves alone.
+        own_saves: save id → checkpoint's name of attempts in flight here, which a sweep leaves alone.
         store_time: the latest time seen on the store's clock, UTC; None until something was listed.
     """
 
@@ -50,7 +50,7 @@ class Root:
     adapters: Adapters
     progress: Callable[[Progress], None] | None = None
     in_use: Counter[str] = field(default_factory=Counter)
-    own_saves: set[str] = field(default_factory=set)
+    own_saves: dict[str, str] = field(default_factory=dict)
     store_time: datetime | None = None
     reader: CatalogReader = field(init=False)
 

@@ -11,16 +11,18 @@ from typing import TypeVar
 import msgspec
 
 from asyncsaver.errors import ManifestError
+from asyncsaver.model.checkpoint import check_metadata, decode_metrics
 from asyncsaver.model.dtypes import dtype_from_name
 from asyncsaver.model.manifest import FORMAT, VERSION, Deleted, FileEntry, Manifest, Part, Record, TensorEntry
 from asyncsaver.model.merge import check_coverage
-from asyncsaver.model.names import check_relative, is_save_id, slot_path
+from asyncsaver.model.names import MAX_STEP, check_relative, is_save_id, slot_path
 from asyncsaver.model.statefile import FORMAT as STATE_FORMAT
 from asyncsaver.model.statefile import VERSION as STATE_VERSION
-from asyncsaver.model.statefile import StateFile
+from asyncsaver.model.statefile import Entry, StateFile
 
 T = TypeVar("T")
 _MAX_AXES = 64
+_LARGEST = 2**63 - 1  # no file and no array has more bytes, and what is larger cannot be written as JSON again
 
 
 class _Head(msgspec.Struct):
@@ -48,9 +50,13 @@ def decode_record(data: bytes, *, name: str, slot: int) -> Record:
     record: Record = _decode(data, where, Record, FORMAT, VERSION)  # type: ignore[arg-type]  # a union is no type to mypy
     if (record.name, record.slot) != (name, slot):
         raise ManifestError(f"{where}: is the record of {record.name!r} at slot {record.slot}", path=where)
+    step = record.step
+    if step is not None and not (0 <= step <= MAX_STEP and name.endswith((f"-{step}", f"-{step:08d}"))):
+        raise ManifestError(f"{where}: is the record of step {step}", path=where)
     if isinstance(record, Manifest):
         if not is_save_id(record.save_id):
             raise ManifestError(f"{where}: {record.save_id[:100]!r} is no save id", path=where)
+        _check_listed(record, where)
         _check_files(record.files, where)
         _check_tensors(record.tensors, record.files, where)
         for tensor, entry in record.tensors.items():
@@ -74,7 +80,14 @@ def decode_part(data: bytes, where: str) -> Part:
 
 def decode_state(data: bytes, where: str) -> StateFile:
     """Read a state file."""
-    return _decode(data, where, StateFile, STATE_FORMAT, STATE_VERSION)
+    state = _decode(data, where, StateFile, STATE_FORMAT, STATE_VERSION)
+    for entry in state.entries:
+        if "/" in check_relative(entry.name, where) or not 0 <= entry.slot <= _LARGEST:
+            raise ManifestError(f"{where}: no record can stand at {entry.name!r}, slot {entry.slot}", path=where)
+        if entry.step is not None and not 0 <= entry.step <= MAX_STEP:
+            raise ManifestError(f"{where}: {entry.name} cannot be step {entry.step}", path=where)
+        _check_listed(entry, where)
+    return state
 
 
 def _decode(data: bytes, where: str, kind: type[T], expected: str, version: int) -> T:
@@ -98,11 +111,24 @@ def _decode(data: bytes, where: str, kind: type[T], expected: str, version: int)
         raise ManifestError(f"{where}: damaged: {error}", path=where) from error
 
 
+def _check_listed(record: Manifest | Entry, where: str) -> None:
+    """Check what manifests and entries of the state file have in common."""
+    for field in ("sequence", "total_bytes", "world_size"):
+        if not 0 <= getattr(record, field) <= _LARGEST:
+            raise ManifestError(f"{where}: {field} cannot be {getattr(record, field)}", path=where)
+    try:
+        check_metadata(record.metadata)
+        for value in decode_metrics(record.metrics).values():
+            float(value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ManifestError(f"{where}: {error}", path=where) from error
+
+
 def _check_files(files: list[FileEntry], where: str) -> None:
     for file in files:
         check_relative(file.path, where)
-        if file.size < 0:
-            raise ManifestError(f"{where}: {file.path} has a negative size", path=where)
+        if not 0 <= file.size <= _LARGEST:
+            raise ManifestError(f"{where}: {file.path} cannot have {file.size} bytes", path=where)
 
 
 def _check_tensors(tensors: dict[str, TensorEntry], files: list[FileEntry], where: str) -> None:
@@ -117,7 +143,9 @@ def _check_tensors(tensors: dict[str, TensorEntry], files: list[FileEntry], wher
 
 
 def _problem(entry: TensorEntry, files: list[FileEntry], itemsize: int) -> str:
-    if len(entry.shape) > _MAX_AXES or any(size < 0 for size in entry.shape):
+    # NumPy refuses shapes whose axes are too long together even where one of them is 0.
+    extent = itemsize * math.prod(size or 1 for size in entry.shape[:_MAX_AXES])
+    if len(entry.shape) > _MAX_AXES or any(size < 0 for size in entry.shape) or extent > _LARGEST:
         return f"impossible shape {list(entry.shape)[:8]}"
     for chunk in entry.chunks:
         if not 0 <= chunk.file < len(files):

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from asyncsaver.model.manifest import Manifest
+from asyncsaver.model.nodes import is_text
 from asyncsaver.model.statefile import Entry
 
 
@@ -92,14 +93,19 @@ class Progress:
 
 
 def encode_metrics(metrics: Mapping[str, Any] | None) -> dict[str, int | float | str]:
-    """Metrics as JSON can hold them. Raises `TypeError` for anything but real numbers by name."""
+    """Metrics as JSON can hold them. Raises `TypeError` or `ValueError` for anything but real numbers by name."""
     encoded: dict[str, int | float | str] = {}
     for key, value in (metrics or {}).items():
         if not isinstance(key, str):
             raise TypeError(f"metrics: names must be str, not {type(key).__name__} ({key!r})")
         if isinstance(value, (str, bytes)) or not hasattr(value, "__float__"):
             raise TypeError(f"metrics[{key!r}] must be a number, not {type(value).__name__}")
-        number = value if type(value) is int and abs(value) < 2**53 else float(value)
+        if not is_text(key):
+            raise ValueError(f"metrics: the name {key!a} has lone surrogates, which JSON cannot hold")
+        try:
+            number = value if type(value) is int and abs(value) < 2**53 else float(value)
+        except OverflowError:
+            raise ValueError(f"metrics[{key!r}] is too large for a float") from None
         encoded[key] = number if math.isfinite(number) else repr(float(number))
     return encoded
 
@@ -113,7 +119,9 @@ def check_metadata(value: Any, path: str = "metadata", depth: int = 0) -> Any:
     """Return the user's JSON unchanged in meaning (tuples as lists), or raise `TypeError`/`ValueError` naming the place."""
     if depth > 100:
         raise ValueError(f"{path}: nested deeper than 100 levels")
-    if value is None or isinstance(value, (bool, str)):
+    if isinstance(value, str):
+        return _check_text(value, path)
+    if value is None or isinstance(value, bool):
         return value
     if type(value) is int:
         if not -(2**63) <= value < 2**64:
@@ -127,10 +135,17 @@ def check_metadata(value: Any, path: str = "metadata", depth: int = 0) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(f"{path}: keys must be str, not {type(key).__name__} ({key!r})")
+            _check_text(key, path)
         return {key: check_metadata(item, f"{path}.{key}", depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [check_metadata(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
     raise TypeError(f"{path}: {type(value).__name__} is not JSON")
+
+
+def _check_text(value: str, path: str) -> str:
+    if not is_text(value):
+        raise ValueError(f"{path}: {value[:100]!a} has lone surrogates, which JSON cannot hold")
+    return value
 
 
 def checkpoint_of(record: Manifest | Entry, url: str, *, pinned: bool, stats: SaveStats | None = None) -> Checkpoint:

@@ -221,7 +221,9 @@ class Adapters:
 
 def has_repeated_memory(shape: Sequence[int], strides: Sequence[int]) -> bool:
     """Whether several elements stand in the same place, as in a broadcast array."""
-    return 0 in strides and any(stride == 0 and length > 1 for length, stride in zip(shape, strides, strict=True))
+    if 0 in shape or 0 not in strides:
+        return False
+    return any(stride == 0 and length > 1 for length, stride in zip(shape, strides, strict=True))
 
 
 def _type_name(value: object) -> str:

@@ -24,13 +24,15 @@ def merge_parts(
 
     Raises:
         RanksMissingError: some rank has no part.
-        ManifestError: a part of another save or twice the same rank; two ranks that wrote one file; ranks that disagree about
-            a tensor; a tensor that is not covered exactly once.
+        ManifestError: a part of another save, of an impossible rank or twice the same rank; two ranks that wrote one file;
+            ranks that disagree about a tensor; a tensor that is not covered exactly once.
     """
     by_rank: dict[int, Part] = {}
     for part in parts:
         if part.save_id != save_id or part.world_size != world_size:
             raise ManifestError(f"part of rank {part.rank} belongs to save {part.save_id}, not {save_id}")
+        if not 0 <= part.rank < world_size:
+            raise ManifestError(f"save {save_id}: a part says that it is rank {part.rank}'s of {world_size}")
         if part.rank in by_rank:
             raise ManifestError(f"save {save_id}: two parts say that they are rank {part.rank}'s")
         by_rank[part.rank] = part
@@ -78,7 +80,7 @@ def check_coverage(name: str, entry: TensorEntry) -> None:
     compared.
     """
     shape = entry.shape
-    if len(entry.chunks) == 1 and entry.chunks[0].shape == shape and not any(entry.chunks[0].offset):
+    if len(entry.chunks) == 1 and entry.chunks[0].shape == shape and entry.chunks[0].offset == (0,) * len(shape):
         return
     covered = 0
     for chunk in entry.chunks:

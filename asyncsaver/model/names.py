@@ -15,8 +15,8 @@ PINNED_MARKER = "pinned.json"
 PRESERVED_MARKER = "preserved.json"
 MAX_STEP = 2**63 - 1
 
-_SLOT = re.compile(r"manifest(?:-(\d{4,9}))?\.json")
-_SAVE_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{16}")
+_SLOT = re.compile(r"manifest(?:-([0-9]{4,9}))?\.json")
+_SAVE_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}")
 _PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+@-]{0,99}")
 
 

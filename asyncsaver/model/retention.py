@@ -252,7 +252,8 @@ def decide(
             reasons.append(kept[entry.name])
         if entry.preserved:
             reasons.append("preserved earlier, for good")
-        if not reasons and every is not None and last_preserved is not None and entry.created > last_preserved + every:
+        # Not created > last_preserved + every: with a huge interval that date does not exist.
+        if not reasons and every is not None and last_preserved is not None and entry.created - last_preserved > every:
             last_preserved += every
             preserved.add(entry.name)
             reasons.append(f"first in the next {every.total_seconds() / 3600:g} hours, kept for good")

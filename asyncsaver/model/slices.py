@@ -46,8 +46,9 @@ def smallest_run(shape: Sequence[int], index: Index) -> Run:
     )
     for size, item in zip(shape, per_axis, strict=True):
         if whole:
+            nothing = isinstance(item, slice) and not range(*item.indices(size))
             offset.append(0)
-            box.append(size)
+            box.append(0 if nothing else size)
             rest.append(item)
             continue
         if isinstance(item, int):
@@ -82,7 +83,7 @@ def _per_axis(shape: Sequence[int], index: Index) -> list[int | slice]:
         raise IndexError(f"too many indices: the tensor has {len(shape)} axes, but {given} were indexed")
     per_axis: list[int | slice] = []
     for item in items if ellipses else (*items, Ellipsis):
-        if item is Ellipsis:
+        if isinstance(item, EllipsisType):
             per_axis.extend([slice(None)] * (len(shape) - given))
         elif isinstance(item, slice):
             per_axis.append(item)

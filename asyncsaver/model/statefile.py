@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Literal
 
 import msgspec
 
@@ -31,7 +32,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         unfinished: for a tombstone, some of its files may still be there.
     """
 
-    state: str
+    state: Literal["committed", "deleted", "aborted"]
     name: str
     step: int | None
     slot: int

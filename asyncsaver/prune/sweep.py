@@ -11,7 +11,7 @@ from asyncsaver.errors import ObjectExistsError, ObjectNotFoundError, StoreError
 from asyncsaver.formats import native
 from asyncsaver.model.catalog import Folder, Listed, next_slot
 from asyncsaver.model.manifest import Aborted
-from asyncsaver.model.names import slot_path
+from asyncsaver.model.names import save_folder, slot_path
 from asyncsaver.prune.report import SweepReport, Swept
 from asyncsaver.prune.retire import remove_markers
 from asyncsaver.store.probe import PROBE_FOLDER
@@ -52,7 +52,7 @@ async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool
         if dead and not dry_run:
             fenced = {save_id for entry in catalog.retired if entry.name == folder.name for save_id in entry.condemned}
             if not dead.keys() <= fenced:
-                dead = {id: dead[id] for id in await fence(root, folder, list(dead), writer=writer)}
+                dead = {save_id: dead[save_id] for save_id in await fence(root, folder, list(dead), writer=writer)}
         for save_id, objects in dead.items():
             error = None if dry_run else await _delete(root, objects)
             swept.append(Swept(folder.name, save_id, len(objects), sum(item.size for item in objects), error))
@@ -60,7 +60,8 @@ async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool
             await remove_markers(root, folder.name)
     if not dry_run:
         await _remove_probes(root, now, grace)
-        await root.store.purge(grace)
+        own = [save_folder(name, save_id) for save_id, name in root.own_saves.items()]
+        await root.store.purge(grace, spare=own)
     return SweepReport(swept, young, dry_run)
 
 

@@ -49,7 +49,8 @@ def needs_of_box(
         run = smallest_run(chunk.shape, inside)
         start, stop = byte_range(chunk.shape, run, dtype.itemsize)
         whole = run.shape == chunk.shape
-        place = into[tuple(slice(part.start - low, part.stop - low) for part, low in zip(shared, offset, strict=True))]
+        corner = (slice(part.start - low, part.stop - low) for part, low in zip(shared, offset, strict=True))
+        place = into[(*corner, ...)]  # without the ellipsis, NumPy gives a copy of the element of a 0-d array
         if run.shape == place.shape and place.flags.c_contiguous:
             memory = place
         else:

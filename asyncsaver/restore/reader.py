@@ -95,7 +95,7 @@ class CheckpointReader:
         async with self._reading(needs) as fetcher:
             await fetcher.fetch(needs)
         await self._root.threads.run(paste_all, pastes)
-        result: Array = box[run.index]
+        result: Array = box[(*run.index, ...)]  # with the ellipsis a single element is an array, too
         return result if result.nbytes == box.nbytes else result.copy()
 
     async def restore(

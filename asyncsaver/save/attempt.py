@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from asyncsaver.aio.tasks import finish
+from asyncsaver.aio.completion import to_completion
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import AsyncSaverError, CommitUnknownError, ObjectNotFoundError, RanksMissingError
 from asyncsaver.formats import native
@@ -156,7 +156,7 @@ class Attempt:
             self.outcome = "committed"
             return result
 
-        committed = await finish(settle)
+        committed = await to_completion(settle())
         self.bytes_written += committed.nbytes
         if self.request.pin:
             await self.root.store.put(f"{self.request.name}/{PINNED_MARKER}", b"{}")
@@ -183,7 +183,7 @@ class Attempt:
                     "%s/%s: leftovers of a failed save stay for a sweep: %s", self.root.store.url, self.folder, reason
                 )
 
-        await finish(delete)
+        await to_completion(delete())
 
     async def _read_part(self, rank: int) -> Part:
         path = part_path(self.request.name, self.save_id, rank)

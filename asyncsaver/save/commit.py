@@ -73,7 +73,7 @@ class Committed:
 async def commit(root: Root, manifest: Manifest, *, overwrite: bool, limit: float) -> Committed:
     """Create the manifest at its slot, or at a later one if only fences for others stand in the way.
 
-    Any answer that is not a clear success is settled by reading the slot back. Run it under `aio.tasks.finish`: stopped
+    Any answer that is not a clear success is settled by reading the slot back. Run it under `aio.completion.to_completion`: stopped
     halfway, nobody would know whether the checkpoint exists.
 
     Args:
@@ -135,7 +135,7 @@ async def _read_back(root: Root, manifest: Manifest, rng: random.Random) -> Foun
         except ObjectNotFoundError:
             return None
         except ManifestError as error:
-            raise CheckpointExistsError(f"{path} is taken by something that cannot be read: {error}") from error
+            raise CheckpointExistsError(f"{path} is taken by what cannot be read: {error}") from error
         except StoreError as error:
             log.info("%s: the commit is unclear and cannot be read back yet: %s", path, error)
             await asyncio.sleep(full_jitter(attempt, rng=rng))

@@ -138,7 +138,7 @@ class SaveLine:
             saver=self.settings.saver,
             writer=self.settings.writer,
         )
-        self.root.own_saves.add(attempt.save_id)
+        self.root.own_saves[attempt.save_id] = request.name
         try:
             await attempt.begin()
             write_began = loop.time()
@@ -151,7 +151,7 @@ class SaveLine:
             await attempt.tidy()
             raise
         finally:
-            self.root.own_saves.discard(attempt.save_id)
+            del self.root.own_saves[attempt.save_id]
         commit_ended = loop.time()
         state_error, prune_error = await self._after_commit(committed, pinned=request.pin)
         stats = SaveStats(

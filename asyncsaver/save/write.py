@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -100,17 +101,7 @@ class ShardWriter:
 
         header = await self.root.threads.run(header_bytes)
         sources = [Source(tensor.nbytes, partial(self._array, tensor)) for tensor, _ in placed]
-        for attempt in range(1, _TRIES + 1):
-            content = ShardBytes(header, sources)
-            try:
-                await self._put(path, content)
-                break
-            except StoreError as error:
-                if not error.retryable or attempt == _TRIES:
-                    raise
-                pause = full_jitter(attempt, rng=self._rng)
-                log.info("%s failed (attempt %d of %d), again in %.2f s: %s", path, attempt, _TRIES, pause, error)
-                await asyncio.sleep(pause)
+        content = await self._put_with_retries(path, header, sources)
         entries = {
             tensor.name: TensorEntry(
                 dtype_name(tensor.dtype),
@@ -129,6 +120,22 @@ class ShardWriter:
             for (tensor, item), digest in zip(placed, content.hashes, strict=True)
         }
         return FileEntry(path, content.size, content.crc32c), entries
+
+    async def _put_with_retries(self, path: str, header: bytes, sources: Sequence[Source]) -> ShardBytes:
+        """Upload a shard; a store can send a small one again by itself, but for a large one the parts have to be made again."""
+        for attempt in itertools.count(1):
+            content = ShardBytes(header, sources)
+            try:
+                await self._put(path, content)
+            except StoreError as error:
+                if not error.retryable or attempt == _TRIES:
+                    raise
+                pause = full_jitter(attempt, rng=self._rng)
+                log.info("%s failed (attempt %d of %d), again in %.2f s: %s", path, attempt, _TRIES, pause, error)
+                await asyncio.sleep(pause)
+            else:
+                return content
+        raise AssertionError("unreachable: the count does not end")
 
     async def _put(self, path: str, content: ShardBytes) -> None:
         store, size = self.root.store, content.size

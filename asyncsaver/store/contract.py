@@ -19,7 +19,7 @@ Rules that hold for every method:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncIterable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -188,11 +188,12 @@ class Store(ABC):
             StoreError: anything else; the object may or may not have been replaced.
         """
 
-    async def purge(self, older_than: timedelta) -> int:  # noqa: ARG002 - for overriding
+    async def purge(self, older_than: timedelta, *, spare: Collection[str] = ()) -> int:  # noqa: ARG002 - for overriding
         """Remove what clients that died have left and `list` does not show: temporary files, unfinished multipart uploads.
 
         Args:
             older_than: leave younger ones alone, by the store's clock.
+            spare: leave those alone whose path begins with one of these.
 
         Returns:
             How many were removed. This default has nothing to remove.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -110,6 +111,10 @@ class RetryingStore(Store):
     async def replace_if(self, path: str, data: Buffer, etag: str) -> ObjectInfo:
         """As the contract says; never retried."""
         return await self._store.replace_if(path, data, etag)
+
+    async def purge(self, older_than: timedelta, *, spare: Collection[str] = ()) -> int:
+        """As the contract says."""
+        return await self._retry("purge", lambda: self._store.purge(older_than, spare=spare))
 
     async def close(self) -> None:
         """Close the store beneath."""

@@ -10,8 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from asyncsaver.aio.completion import to_completion
+from asyncsaver.aio.tasks import run_all
 from asyncsaver.aio.threads import Threads
 from asyncsaver.errors import (
+    AccessDeniedError,
     InvalidRootError,
     ObjectExistsError,
     ObjectNotFoundError,
@@ -19,8 +22,9 @@ from asyncsaver.errors import (
     PreconditionFailedError,
     StoreError,
 )
+from asyncsaver.store.buffers import plain_bytes
 from asyncsaver.store.contract import Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Store
-from asyncsaver_backends._transfer import finished, flat, run_all
+from asyncsaver.store.paths import check_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +155,7 @@ class CloudStore(Store):
         key = await self._ready(path)
         try:
             with self._translated(path):
-                etag = await self._write(key, flat(data), Condition(absent=mode == "create"))
+                etag = await self._write(key, plain_bytes(data), Condition(absent=mode == "create"))
         except PreconditionFailedError as refused:
             raise ObjectExistsError(f"{self._name(path)} exists already", path=path) from refused.__cause__
         return ObjectInfo(path, memoryview(data).nbytes, etag)
@@ -160,7 +164,7 @@ class CloudStore(Store):
         key = await self._ready(path)
         try:
             with self._translated(path):
-                new_etag = await self._write(key, flat(data), Condition(etag=etag))
+                new_etag = await self._write(key, plain_bytes(data), Condition(etag=etag))
         except ObjectNotFoundError as gone:
             raise PreconditionFailedError(f"{self._name(path)} is gone", path=path) from gone.__cause__
         return ObjectInfo(path, memoryview(data).nbytes, new_etag)
@@ -177,7 +181,7 @@ class CloudStore(Store):
             if data.nbytes != size:
                 raise self._not_adding_up(path)
             with self._translated(path):
-                await self._write(key, flat(data), ALWAYS)
+                await self._write(key, plain_bytes(data), ALWAYS)
 
     async def get(self, path: str) -> Blob:
         key = await self._ready(path)
@@ -225,7 +229,7 @@ class CloudStore(Store):
         if self._closed:
             return
         self._closed = True
-        await finished(self._close())
+        await to_completion(self._close())
 
     async def _close(self) -> None:
         async with self._connecting:
@@ -246,8 +250,7 @@ class CloudStore(Store):
     async def _ready(self, *paths: str) -> str:
         """Check the paths, connect on first use, and give the key of the first path."""
         for path in paths:
-            if any(segment in {"", ".", ".."} for segment in path.split("/")):
-                raise ValueError(f"not a path of an object: {path!r}")
+            check_path(path)
         if not self._connected:
             async with self._connecting:
                 if not self._connected and not self._closed:
@@ -265,7 +268,11 @@ class CloudStore(Store):
         except StoreError:  # many foreign errors are OSErrors, as ours are
             raise
         except self.foreign_errors as error:
-            raise self._translate(error, path) from error
+            translated = self._translate(error, path)
+            if isinstance(translated, AccessDeniedError):
+                # What a cloud says about refused credentials may repeat them, and tracebacks print causes.
+                raise translated from None
+            raise translated from error
 
     def _not_adding_up(self, path: str) -> StoreError:
         return StoreError(f"the parts of {self._name(path)} do not add up to its size", path=path)

@@ -1,13 +1,15 @@
-"""Moving bytes over HTTP: request bodies that are sent in slices, and work that runs side by side or to its end."""
+"""Moving bytes over HTTP: request bodies that are sent in slices, and parts that are uploaded side by side."""
 
 from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from typing import TypeVar
 
-from asyncsaver.store.contract import Buffer, Part
+from asyncsaver.aio.tasks import raise_first
+from asyncsaver.store.buffers import plain_bytes
+from asyncsaver.store.contract import Part
 
 T = TypeVar("T")
 
@@ -55,28 +57,9 @@ class SlicedBody:
         return self._position
 
 
-def flat(data: Buffer) -> memoryview:
-    """The bytes of a C-contiguous buffer of any shape and type, not copied."""
-    view = memoryview(data)
-    return view.cast("B") if view.nbytes else memoryview(b"")  # what has no bytes cannot always be cast
-
-
 def request_body(data: memoryview) -> bytes | SlicedBody:
     """What to give to an HTTP client for flat bytes: a copy of a few, slices of many."""
     return SlicedBody(data) if len(data) > SLICE_BYTES else bytes(data)
-
-
-async def run_all(coroutines: Iterable[Coroutine[Any, Any, object]]) -> None:
-    """Run coroutines side by side; when one fails, cancel the others and raise its error, outside any group."""
-    failure: BaseException | None = None
-    try:
-        async with asyncio.TaskGroup() as group:
-            for coroutine in coroutines:
-                group.create_task(coroutine)
-    except BaseExceptionGroup as failures:
-        failure = first_error(failures)
-    if failure is not None:
-        raise failure
 
 
 async def upload_each(
@@ -94,43 +77,13 @@ async def upload_each(
 
     async def run(number: int, part: Part) -> tuple[T, int]:
         with part as buffer:
-            return await upload(number, flat(buffer)), memoryview(buffer).nbytes
+            return await upload(number, plain_bytes(buffer)), memoryview(buffer).nbytes
 
     tasks: list[asyncio.Task[tuple[T, int]]] = []
-    failure: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
             async for part in parts:
                 tasks.append(group.create_task(run(len(tasks) + 1, part)))
     except BaseExceptionGroup as failures:
-        failure = first_error(failures)
-    if failure is not None:
-        raise failure
+        raise_first(failures)
     return [task.result()[0] for task in tasks], sum(task.result()[1] for task in tasks)
-
-
-def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that came first in a group of groups."""
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first
-
-
-async def finished(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end even when the caller is cancelled meanwhile; the cancellation is raised afterwards.
-
-    For what must not stay half done, such as aborting an upload. When both happen, the cancellation hides the error.
-    """
-    task = asyncio.ensure_future(coroutine)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()  # seen: otherwise the loop would report it as never retrieved
-        raise cancelled
-    return task.result()

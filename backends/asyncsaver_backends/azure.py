@@ -17,11 +17,12 @@ from azure.storage.blob import BlobBlock
 from azure.storage.blob.aio import BlobPrefix, BlobServiceClient
 from fsspec import AbstractFileSystem
 
+from asyncsaver.aio.tasks import run_all
 from asyncsaver.errors import AccessDeniedError, ObjectNotFoundError, StoreError
 from asyncsaver.store.contract import Capabilities, ObjectInfo, Part, Store
 from asyncsaver_backends import _azure_errors
 from asyncsaver_backends._cloud import CloudStore, Condition, Page, parse_root
-from asyncsaver_backends._transfer import request_body, run_all, upload_each
+from asyncsaver_backends._transfer import request_body, upload_each
 
 PART_BYTES = 16 * 2**20
 CONCURRENCY = 32

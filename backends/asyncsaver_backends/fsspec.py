@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import fsspec
@@ -14,6 +14,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.memory import MemoryFileSystem
 
 from asyncsaver.aio.completion import to_completion
+from asyncsaver.aio.tasks import run_all
 from asyncsaver.aio.threads import Threads
 from asyncsaver.errors import (
     ObjectExistsError,
@@ -173,7 +174,7 @@ class FsspecStore(Store):
                 raise ObjectTruncatedError(f"{path} ends at byte {start + len(data)}, before {stop}", path=path)
             plain_bytes(buffer)[:] = data
 
-        await _all(
+        await run_all(
             read(start, stop, buffer) for (start, stop), buffer in zip(ranges, buffers, strict=True) if start < stop
         )
 
@@ -217,7 +218,7 @@ class FsspecStore(Store):
             async with free:
                 return await self._holds_objects(files, folder)
 
-        full = await _all(filled(folder) for folder in folders)
+        full = await run_all(filled(folder) for folder in folders)
         prefixes = sorted(folder for folder, kept in zip(folders, full, strict=True) if kept)
         return Listing(tuple(sorted(objects, key=_by_path)), tuple(prefixes))
 
@@ -250,7 +251,7 @@ class FsspecStore(Store):
             except StoreError as error:
                 failed[path] = error
 
-        await _all(remove(path) for path in paths)
+        await run_all(remove(path) for path in paths)
         return failed
 
     async def replace_if(self, path: str, data: Buffer, etag: str) -> ObjectInfo:
@@ -287,17 +288,6 @@ class FsspecStore(Store):
             raise
         except Exception as exc:
             raise translate(exc, path, self.url) from exc
-
-
-async def _all(calls: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Make calls at once; the first error stops the rest and is raised by itself."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(call) for call in calls]
-    except BaseExceptionGroup as errors:
-        first = errors.exceptions[0]
-        raise first from first.__cause__
-    return [task.result() for task in tasks]
 
 
 def _pipe_in_memory(files: Filesystem, full: str, content: bytes, path: str, mode: PutMode) -> None:

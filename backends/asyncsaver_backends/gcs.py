@@ -22,11 +22,14 @@ from fsspec import AbstractFileSystem
 from gcsfs.core import GCSFileSystem
 from yarl import URL
 
+from asyncsaver.aio.completion import to_completion
+from asyncsaver.aio.tasks import run_all
 from asyncsaver.errors import AccessDeniedError, ObjectNotFoundError, StoreError
+from asyncsaver.store.buffers import plain_bytes
 from asyncsaver.store.contract import Capabilities, ObjectInfo, Part, Store
 from asyncsaver_backends import _gcs_errors
 from asyncsaver_backends._cloud import CloudStore, Condition, Page, parse_root
-from asyncsaver_backends._transfer import finished, flat, request_body, run_all
+from asyncsaver_backends._transfer import request_body
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +92,8 @@ class GcsStore(CloudStore):
                 fs = await self._threads.run(
                     _filesystem, self._options if given is None else given.storage_options, given
                 )
-            except (ValueError, KeyError) as error:  # what it says may repeat the token
-                raise AccessDeniedError(f"{self.url}: the credentials cannot be used") from error
+            except (ValueError, KeyError):  # what it says may repeat the token
+                raise AccessDeniedError(f"{self.url}: the credentials cannot be used") from None
         await fs._set_session()  # noqa: SLF001 - gcsfs has no public name for it
         self._fs = fs
 
@@ -195,12 +198,12 @@ class GcsStore(CloudStore):
         completed = False
         try:
             with self._translated(path):
-                await finished(start())
+                await to_completion(start())
             offset = 0
             given = aiter(parts)
             async for part in given:
                 with part as buffer:
-                    data = flat(buffer)
+                    data = plain_bytes(buffer)
                     last = offset + len(data) == size
                     # The upload is complete with its last byte: what follows has to be known before it is sent.
                     if last and await anext(given, None) is not None:
@@ -215,7 +218,7 @@ class GcsStore(CloudStore):
             completed = True
         finally:
             if sessions and not completed:
-                await finished(self._cancel(path, sessions[0]))
+                await to_completion(self._cancel(path, sessions[0]))
 
     async def _send_part(self, path: str, session: str, data: memoryview, offset: int, size: int) -> None:
         """Send a part; the server may keep only its beginning, then the rest is sent."""

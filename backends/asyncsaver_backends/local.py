@@ -9,7 +9,8 @@ import asyncio
 import contextlib
 import errno
 import os
-from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -17,6 +18,7 @@ import aiofiles
 from fsspec import AbstractFileSystem
 
 from asyncsaver.aio.completion import to_completion
+from asyncsaver.aio.tasks import raise_first
 from asyncsaver.aio.threads import Threads
 from asyncsaver.errors import (
     AccessDeniedError,
@@ -27,6 +29,7 @@ from asyncsaver.errors import (
 from asyncsaver.store import Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Store
 from asyncsaver.store.buffers import plain_bytes
 from asyncsaver_backends import _posix
+from asyncsaver_backends._posix_draft import Draft
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -97,7 +100,7 @@ class LocalStore(Store):
         return await to_completion(self._put(path, plain_bytes(data), mode))
 
     async def _put(self, path: str, data: memoryview, mode: PutMode) -> ObjectInfo:
-        draft = _posix.Draft(self.url, path)
+        draft = Draft(self.url, path)
         try:
             info = await self._write(draft, path, data)
             await self._change(path, draft.publish_new if mode == "create" else draft.publish)
@@ -105,7 +108,7 @@ class LocalStore(Store):
             await self._run(path, draft.discard)
         return info
 
-    async def _write(self, draft: _posix.Draft, path: str, data: memoryview) -> ObjectInfo:
+    async def _write(self, draft: Draft, path: str, data: memoryview) -> ObjectInfo:
         await self._change(path, draft.open)
         with self._translated(path):
             async with aiofiles.open(draft.fd, "wb", closefd=False) as file:
@@ -115,7 +118,7 @@ class LocalStore(Store):
     async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
         """As the contract says; the parts are written side by side, each at its place in one file."""
         self._check_open()
-        draft = _posix.Draft(self.url, path)
+        draft = Draft(self.url, path)
         try:
             await self._change(path, draft.open)
             await self._write_parts(draft, path, parts, size)
@@ -124,7 +127,7 @@ class LocalStore(Store):
         finally:
             await to_completion(self._run(path, draft.discard))
 
-    async def _write_parts(self, draft: _posix.Draft, path: str, parts: AsyncIterable[Part], size: int) -> None:
+    async def _write_parts(self, draft: Draft, path: str, parts: AsyncIterable[Part], size: int) -> None:
         full = self.capabilities.part_bytes
         tasks: list[asyncio.Task[int]] = []
 
@@ -139,7 +142,7 @@ class LocalStore(Store):
                 async for part in parts:
                     tasks.append(group.create_task(write(part, len(tasks) * full)))
         except BaseExceptionGroup as errors:
-            _raise_first(errors)
+            raise_first(errors)
         sizes = [task.result() for task in tasks]
         if sum(sizes) != size or any(length != full for length in sizes[:-1]):
             raise StoreError(f"the parts of {path} have {sum(sizes)} bytes, not {size} in parts of {full}", path=path)
@@ -169,7 +172,7 @@ class LocalStore(Store):
                 for start, buffer in reads:
                     group.create_task(self._run(path, reading.read_into, plain_bytes(buffer), start))
         except BaseExceptionGroup as errors:
-            _raise_first(errors)
+            raise_first(errors)
         finally:
             reading.close()
 
@@ -199,7 +202,7 @@ class LocalStore(Store):
             StoreTimeoutError: another process kept the lock for too long; nothing was replaced.
         """
         self._check_open()
-        draft = _posix.Draft(self.url, path)
+        draft = Draft(self.url, path)
         flat = plain_bytes(data)
         try:
             info = await to_completion(self._write(draft, path, flat))
@@ -209,7 +212,7 @@ class LocalStore(Store):
             await to_completion(self._run(path, draft.discard))
         return info
 
-    async def _publish_if(self, draft: _posix.Draft, path: str, etag: str) -> None:
+    async def _publish_if(self, draft: Draft, path: str, etag: str) -> None:
         # Asked for again and again, rather than waited for in a thread that nothing could interrupt.
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._lock_timeout
@@ -219,6 +222,11 @@ class LocalStore(Store):
                 raise StoreTimeoutError(f"the lock of {self.url} is held by another process", retryable=True, path=path)
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.1)
+
+    async def purge(self, older_than: timedelta, *, spare: Collection[str] = ()) -> int:
+        """As the contract says: temporary files of writers that were killed."""
+        self._check_open()
+        return await self._run("", _posix.purge, self.url, older_than.total_seconds(), tuple(spare))
 
     async def close(self) -> None:
         """Let the threads end."""
@@ -262,9 +270,3 @@ class LocalStore(Store):
         if isinstance(error, TimeoutError):
             return StoreTimeoutError(message, retryable=True, path=path)
         return StoreError(message, retryable=error.errno in _RETRYABLE, path=path)
-
-
-def _raise_first(errors: BaseExceptionGroup[BaseException]) -> None:
-    """Raise the first error of a task group by itself: the others follow from it, or say the same."""
-    first = errors.exceptions[0]
-    raise first from first.__cause__

@@ -11,7 +11,8 @@ import asyncio
 import base64
 import logging
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiobotocore.session
@@ -19,11 +20,13 @@ import botocore.exceptions
 import s3fs
 from fsspec import AbstractFileSystem
 
+from asyncsaver.aio.completion import to_completion
+from asyncsaver.aio.tasks import run_all
 from asyncsaver.errors import ObjectNotFoundError, StoreError
 from asyncsaver.store.contract import Capabilities, ObjectInfo, Part, Store
 from asyncsaver_backends import _s3_errors
 from asyncsaver_backends._cloud import CloudStore, Condition, Page, Root, merged, parse_root
-from asyncsaver_backends._transfer import SLICE_BYTES, finished, request_body, run_all, upload_each
+from asyncsaver_backends._transfer import SLICE_BYTES, request_body, upload_each
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +155,7 @@ class S3Store(CloudStore):
         completed = False
         try:
             with self._translated(path):
-                await finished(create())  # an upload whose id got lost could never be aborted
+                await to_completion(create())  # an upload whose id got lost could never be aborted
             uploaded, total = await upload_each(parts, upload)
             if total != size:
                 raise self._not_adding_up(path)
@@ -166,7 +169,7 @@ class S3Store(CloudStore):
             completed = True
         finally:
             if upload_ids and not completed:
-                await finished(self._abort(path, key, upload_ids[0]))
+                await to_completion(self._abort(path, key, upload_ids[0]))
 
     async def _abort(self, path: str, key: str, upload_id: str) -> None:
         try:
@@ -213,6 +216,28 @@ class S3Store(CloudStore):
             if not answer.get("IsTruncated"):
                 return
             arguments["ContinuationToken"] = answer["NextContinuationToken"]
+
+    async def purge(self, older_than: timedelta, *, spare: Collection[str] = ()) -> int:
+        """As the contract says: unfinished multipart uploads, which are billed until somebody aborts them."""
+        await self._ready()
+        found: list[tuple[str, str]] = []
+        arguments: dict[str, object] = {"Prefix": self._root.prefix}
+        latest = datetime.now(UTC) - older_than
+        spared = tuple(self._key(prefix) for prefix in spare)
+        with self._translated(""):
+            while True:
+                answer = await self._call("list_multipart_uploads", **arguments)
+                found += [
+                    (upload["Key"], upload["UploadId"])
+                    for upload in answer.get("Uploads", ())
+                    if upload["Initiated"] <= latest and not upload["Key"].startswith(spared)
+                ]
+                if not answer.get("IsTruncated"):
+                    break
+                arguments |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+        for key, upload_id in found:
+            await self._abort(key[len(self._root.prefix) :], key, upload_id)
+        return len(found)
 
     async def _remove(self, paths: Sequence[str]) -> Mapping[str, StoreError]:
         failed: dict[str, StoreError] = {}

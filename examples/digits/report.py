@@ -62,26 +62,28 @@ class Screen:
         """Say what a dead trainer left on the store."""
         self.console.print(f"  checkpoints: {', '.join(map(str, steps))}; the newest one verified")
         for item in leftovers.leftovers:
-            self.console.print(
-                f"  unfinished:  {item.name} ({item.objects} objects, {item.bytes:,} bytes): not listed, not restored"
-            )
+            self.console.print(f"  unfinished:  {item.name}, {item.objects} objects, {item.bytes:,} bytes: not listed")
         self.console.print()
 
     def table(self, checkpoints: Sequence[Checkpoint], pruned: PruneReport, swept: SweepReport) -> None:
         """List what is on the store in the end, and why."""
         reasons = {item.name: item.reason for item in pruned.kept}
         table = Table(
-            "checkpoint", "step", "bytes", "loss", "accuracy", "on the store", title="\nAfter prune and sweep"
+            *("checkpoint", "step", "size", "loss", "accuracy", "why it stays"),
+            title="\nAfter prune and sweep",
+            box=None,
+            padding=(0, 2, 0, 0),
         )
         for column in table.columns[1:5]:
             column.justify = "right"
         for checkpoint in checkpoints:
             loss, accuracy = (checkpoint.metrics.get(name, float("nan")) for name in ("loss", "accuracy"))
-            why = f"kept: {reasons.get(checkpoint.name, '?')}"
-            size = f"{checkpoint.total_bytes:,}"
+            size = f"{checkpoint.total_bytes / 1e6:.1f} MB"
+            why = reasons.get(checkpoint.name, "")
             table.add_row(checkpoint.name, str(checkpoint.step), size, f"{loss:.4f}", f"{accuracy:.1%}", why)
         for item in swept.leftovers:
-            table.add_row(item.name, "", f"{item.bytes:,}", "", "", "swept: unfinished", style="dim")
+            size = f"{item.bytes / 1e6:.1f} MB"
+            table.add_row(item.name, "", size, "", "", "gone: it was never finished", style="dim")
         self.console.print(table)
 
 

@@ -22,7 +22,7 @@ async def tell_story(settings: Settings, kill_at: int) -> bool:
     screen = Screen(console, settings.steps)
     async with open_place(settings.url) as place:
         base = f"{place.url}/digits-{secrets.token_hex(4)}"
-        console.print(f"Checkpoints go to [bold]{base}[/bold], {place.description}\n")
+        console.print(f"Checkpoints go to [bold]{base}[/bold]\n{place.description}\n", highlight=False)
 
         with screen.training("undisturbed"):
             reference, _ = await follow(replace(settings, url=f"{base}/reference"), place.environment, screen.show)

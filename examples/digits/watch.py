@@ -95,9 +95,11 @@ async def follow(
 
 
 def in_the_middle_of_a_save(first_step: int) -> Callable[[Event], bool]:
-    """Return a `kill_when`: shards have begun to land, but not all, in a save at or after ``first_step``."""
+    """Return a ``kill_when`` for `follow`: a third of the bytes is written, in a save at or after ``first_step``."""
 
     def decide(event: Event) -> bool:
-        return event["event"] == "writing" and event["step"] >= first_step and 0 < event["done"] < event["total"]
+        if event["event"] != "writing" or event["step"] < first_step:
+            return False
+        return bool(event["total"] / 3 <= event["done"] < event["total"])
 
     return decide

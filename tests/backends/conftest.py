@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import pytest
 from aiohttp import web
 
-Answer = Callable[[web.Request], web.Response]
+Answer = Callable[[web.Request], web.Response | Awaitable[web.Response]]
 
 
 @dataclass(slots=True)
@@ -30,7 +30,8 @@ class CannedServer:
     async def handle(self, request: web.Request) -> web.Response:
         self.bodies.append(await request.read())
         self.requests.append(f"{request.method} {request.rel_url}")
-        return self.answer(request)
+        answer = self.answer(request)
+        return answer if isinstance(answer, web.Response) else await answer
 
 
 @pytest.fixture

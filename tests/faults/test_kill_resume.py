@@ -54,7 +54,7 @@ def in_some_save(rng: random.Random, start: int) -> Callable[[Event], bool]:
 
 
 def at_some_step(rng: random.Random, start: int) -> Callable[[Event], bool]:
-    """A moment at one of the next steps, wherever the saves then are; at the first of all events, perhaps."""
+    """A moment at one of the next steps, wherever the saves then are; or in the middle of the restore."""
     step = start + rng.randint(0, 2 * SAVE_EVERY)
     return lambda event: event["step"] >= step
 
@@ -76,7 +76,8 @@ async def kill_and_resume(
         delay = rng.choice([0.0, 0.0, rng.uniform(0, 0.03)])
         run = await run_trainer(settings, environment, moment(rng, newest), delay)
         assert run.exit_code in {0, -9}
-        assert run.resumed_from == newest
+        # It may have died while it was still restoring.
+        assert run.resumed_from == newest or not run.losses
         assert run.losses.items() <= reference.losses.items()
 
         async with make_saver(settings.url, storage_options=storage_options) as saver:

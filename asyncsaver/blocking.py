@@ -1,0 +1,175 @@
+"""The same saver for callers without an event loop: scripts, notebooks' plain cells, callbacks of synchronous frameworks.
+
+Every method does what the one of the same name of `asyncsaver.Saver` does, and returns when that is done. It works from any
+thread, also while an event loop runs in the caller's: the work is done in a loop of its own, in one thread of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from asyncsaver import saver
+from asyncsaver.aio.portal import Portal
+from asyncsaver.model.checkpoint import Checkpoint, Progress
+from asyncsaver.model.leaves import TensorSpec
+from asyncsaver.restore import reader
+from asyncsaver.save import background
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _of_saver(
+    method: Callable[Concatenate[saver.Saver, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Saver, P], T]:
+    @functools.wraps(method)
+    def call(self: Saver, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._portal.call(method(self._saver, *args, **kwargs))
+
+    return call
+
+
+def _of_reader(
+    method: Callable[Concatenate[reader.CheckpointReader, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[CheckpointReader, P], T]:
+    @functools.wraps(method)
+    def call(self: CheckpointReader, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._portal.call(method(self._reader, *args, **kwargs))
+
+    return call
+
+
+class PendingSave:
+    """As `asyncsaver.PendingSave`, to be asked rather than awaited."""
+
+    def __init__(self, portal: Portal, pending: background.PendingSave) -> None:
+        self._portal = portal
+        self._pending = pending
+        self.step = pending.step
+
+    @property
+    def progress(self) -> Progress:
+        """Where it stands."""
+        return self._pending.progress
+
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._pending.done()
+
+    def result(self) -> Checkpoint:
+        """Wait for the checkpoint; raises what the save raised."""
+
+        async def wait() -> Checkpoint:
+            return await self._pending
+
+        return self._portal.call(wait())
+
+    def cancel(self) -> None:
+        """Give it up."""
+
+        async def cancel() -> None:
+            self._pending.cancel()
+
+        self._portal.call(cancel())
+
+
+class CheckpointReader:
+    """As `asyncsaver.CheckpointReader`."""
+
+    def __init__(self, portal: Portal, opened: reader.CheckpointReader) -> None:
+        self._portal = portal
+        self._reader = opened
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Which one."""
+        return self._reader.checkpoint
+
+    @property
+    def tensors(self) -> Mapping[str, TensorSpec]:
+        """Name → dtype, shape and size in bytes."""
+        return self._reader.tensors
+
+    @property
+    def metadata(self) -> Any:
+        """The user's JSON."""
+        return self._reader.metadata
+
+    read = _of_reader(reader.CheckpointReader.read)
+    restore = _of_reader(reader.CheckpointReader.restore)
+    close = _of_reader(reader.CheckpointReader.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Saver:
+    """As `asyncsaver.Saver`, blocking.
+
+    Args:
+        url: as there.
+        options: as there. ``progress`` is called in the saver's own thread.
+    """
+
+    def __init__(self, url: str | os.PathLike[str], **options: Any) -> None:
+        self._saver = saver.Saver(url, **options)
+        self._portal = Portal("asyncsaver-loop", f"the saver of {self._saver.url}")
+
+    @property
+    def url(self) -> str:
+        """The root, without credentials."""
+        return self._saver.url
+
+    save = _of_saver(saver.Saver.save)
+    restore = _of_saver(saver.Saver.restore)
+    latest = _of_saver(saver.Saver.latest)
+    checkpoints = _of_saver(saver.Saver.checkpoints)
+    verify = _of_saver(saver.Saver.verify)
+    delete = _of_saver(saver.Saver.delete)
+    pin = _of_saver(saver.Saver.pin)
+    unpin = _of_saver(saver.Saver.unpin)
+    prune = _of_saver(saver.Saver.prune)
+    sweep = _of_saver(saver.Saver.sweep)
+    _save_in_background = _of_saver(saver.Saver.save_in_background)
+    _open = _of_saver(saver.Saver.open)
+    _close = _of_saver(saver.Saver.close)
+
+    @functools.wraps(saver.Saver.save_in_background)
+    def save_in_background(self, *args: Any, **kwargs: Any) -> PendingSave:  # noqa: D102 - that of the wrapped one
+        return PendingSave(self._portal, self._save_in_background(*args, **kwargs))
+
+    @functools.wraps(saver.Saver.open)
+    def open(self, step: int | None = None) -> CheckpointReader:  # noqa: D102 - that of the wrapped one
+        return CheckpointReader(self._portal, self._open(step))
+
+    def close(self) -> None:
+        """Wait for background saves, then release everything, the thread included. Calling twice is fine."""
+        if self._portal.closed:
+            return
+        try:
+            self._close()
+        finally:
+            self._portal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.close()
+        except Exception as error:
+            if exc is None:
+                raise
+            # The block's own error goes first; this one must not be lost either.
+            exc.add_note(f"closing {self.url} failed too: {type(error).__name__}: {error}")

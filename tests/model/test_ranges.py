@@ -1,0 +1,91 @@
+"""Plans of requests: everything is fetched once, in requests of the right size."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyncsaver.model.ranges import Fetch, Piece, plan_fetches
+
+GAP = 64 * 1024
+
+spans = st.tuples(st.integers(0, 2), st.integers(0, 300), st.integers(0, 60)).map(lambda s: (s[0], s[1], s[1] + s[2]))
+far_spans = st.tuples(st.integers(0, 1), st.integers(0, 20), st.integers(0, 3 * GAP)).map(
+    lambda s: (s[0], s[1] * GAP // 2, s[1] * GAP // 2 + s[2])
+)
+
+
+@given(st.lists(spans, max_size=12) | st.lists(far_spans, max_size=8), st.sampled_from([1, 7, 50, 100, GAP, 10 * GAP]))
+def test_every_byte_of_every_need_is_fetched_once(needs: list[tuple[int, int, int]], request_bytes: int) -> None:
+    if request_bytes < 7:
+        needs = [(file, start, min(stop, start + 300)) for file, start, stop in needs]
+    fetches = plan_fetches(needs, max(request_bytes, 1))
+    covered: dict[int, list[tuple[int, int]]] = {}
+    for fetch in fetches:
+        assert 0 < fetch.nbytes <= request_bytes
+        assert fetch.pieces
+        assert min(piece.start for piece in fetch.pieces) == fetch.start
+        assert max(piece.stop for piece in fetch.pieces) == fetch.stop
+        for piece in fetch.pieces:
+            file, start, _ = needs[piece.need]
+            assert file == fetch.file
+            assert piece.start - start == piece.offset
+            assert fetch.start <= piece.start < piece.stop <= fetch.stop
+            covered.setdefault(piece.need, []).append((piece.start, piece.stop))
+    for need, (_, start, stop) in enumerate(needs):
+        at = start
+        for low, high in sorted(covered.pop(need, [])):
+            assert low == at
+            at = high
+        assert at == max(start, stop)
+    assert not covered
+
+
+@given(st.lists(far_spans, max_size=10))
+def test_requests_stand_in_order_and_read_no_wide_gap(needs: list[tuple[int, int, int]]) -> None:
+    fetches = plan_fetches(needs, 4 * GAP)
+    assert [(fetch.file, fetch.start) for fetch in fetches] == sorted((fetch.file, fetch.start) for fetch in fetches)
+    for fetch in fetches:
+        end = fetch.start
+        for piece in fetch.pieces:
+            assert piece.start - end <= GAP
+            end = max(end, piece.stop)
+
+
+def test_a_million_neighbours_take_few_requests() -> None:
+    needs = [(0, at * 100, at * 100 + 90) for at in range(10_000)]
+    assert len(plan_fetches(needs, 2**20)) == 1
+    assert Counter(fetch.file for fetch in plan_fetches(needs, 100_000)) == {0: 10}
+
+
+def test_a_large_need_is_cut_and_read_in_place() -> None:
+    assert plan_fetches([(3, 10, 35)], 10) == [
+        Fetch(3, 10, 20, (Piece(0, 0, 10, 20),)),
+        Fetch(3, 20, 30, (Piece(0, 10, 20, 30),)),
+        Fetch(3, 30, 35, (Piece(0, 20, 30, 35),)),
+    ]
+    assert all(fetch.direct for fetch in plan_fetches([(3, 10, 35)], 10))
+
+
+def test_only_a_lone_piece_is_read_in_place() -> None:
+    [lone] = plan_fetches([(0, 5, 9)], 100)
+    [joined] = plan_fetches([(0, 5, 9), (0, 9, 12)], 100)
+    [twice] = plan_fetches([(0, 5, 9), (0, 5, 9)], 100)
+    assert (lone.direct, joined.direct, twice.direct) == (True, False, False)
+
+
+@pytest.mark.parametrize(("gap", "requests"), [(GAP, 1), (GAP + 1, 2)])
+def test_how_wide_a_gap_is_bridged(gap: int, requests: int) -> None:
+    assert len(plan_fetches([(0, 0, 10), (0, 10 + gap, 20 + gap)], 2**30)) == requests
+
+
+def test_files_are_never_joined() -> None:
+    assert [fetch.file for fetch in plan_fetches([(1, 0, 5), (0, 5, 9), (0, 0, 5)], 100)] == [0, 1]
+
+
+def test_empty_needs_take_no_request() -> None:
+    assert plan_fetches([(0, 5, 5), (1, 0, 0)], 10) == []
+    assert plan_fetches([], 10) == []
