@@ -139,7 +139,7 @@ async def get_checkpoint_state(
     async with _opened(url, prefix, storage_options, filesystem) as root:
         catalog = await root.reader.load()
         state, _ = await root.reader.read_state()
-    if not catalog.checkpoints and not state.entries:
+    if not catalog.checkpoints and not any(root.reader.owns(entry.name) for entry in state.entries):
         return None
     listed = [checkpoint_of(entry, root.store.url, pinned=entry.pinned) for entry in catalog.checkpoints]
     return CheckpointState(listed, state.last_preserved)

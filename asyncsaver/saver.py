@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from asyncsaver.aio.budget import ByteBudget
-from asyncsaver.aio.guard import LoopGuard
+from asyncsaver.aio.guard import LoopGuard, guarded
 from asyncsaver.aio.threads import Threads
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import CheckpointDeletedError, CheckpointNotFoundError, ReadOnlyError
@@ -37,7 +37,7 @@ from asyncsaver.restore.reader import CheckpointReader
 from asyncsaver.restore.verify import VerifyReport, verify_checkpoint
 from asyncsaver.save.attempt import Request
 from asyncsaver.save.background import BackgroundSaves, PendingSave
-from asyncsaver.save.line import SaveLine, SaveSettings, Ticket
+from asyncsaver.save.line import SaveLine, SaveSettings
 from asyncsaver.save.stage import Staged, snapshot, stage
 from asyncsaver.store.registry import open_store
 from asyncsaver.store.retry import RetryingStore
@@ -128,6 +128,10 @@ class Saver:
             memory_budget=memory_budget,
             concurrency=concurrency,
             commit_timeout=commit_timeout,
+            single_writer=single_writer,
+            read_only=read_only,
+            progress=progress,
+            clock=clock,
             format=format,
             manifest_format=manifest_format,
             incremental=incremental,
@@ -151,6 +155,7 @@ class Saver:
         self._policy = config.policy
         self._read_only = read_only
         self._snapshots = ByteBudget(config.memory_budget)
+        self._staging = asyncio.Lock()
         self._background = BackgroundSaves()
         self._guard = LoopGuard(f"the saver of {store.url}")
         self._line = SaveLine(
@@ -171,6 +176,7 @@ class Saver:
         """The root, without credentials."""
         return self._root.store.url
 
+    @guarded
     async def save(
         self,
         state: Any,
@@ -213,6 +219,7 @@ class Saver:
         finally:
             self._line.leave_place(ticket)
 
+    @guarded
     async def save_in_background(
         self,
         state: Any,
@@ -241,33 +248,26 @@ class Saver:
         request = self._request(step, metrics, metadata, overwrite=overwrite, pin=pin, report=report)
         ticket = self._line.take_place(request.name)
         try:
-            staged, seconds = await self._stage(state, step)
-            nbytes = staged.nbytes
-            if self._snapshots.would_wait(nbytes):
-                log.info("%s: waiting for an earlier background save before %s is staged", self.url, request.name)
-                await self._snapshots.acquire(nbytes)
-                try:
-                    staged, seconds = await self._stage(state, step)  # it may have changed while this waited
-                except BaseException:
-                    self._snapshots.release(nbytes)
-                    raise
-            else:
-                await self._snapshots.acquire(nbytes)
-            try:
-                began = asyncio.get_running_loop().time()
-                staged = await snapshot(staged, self._root.adapters, self._root.threads)
-                seconds += asyncio.get_running_loop().time() - began
-            except BaseException:
-                self._snapshots.release(nbytes)
-                raise
+            # One at a time, in the order of the line: a later save must not take memory that an earlier one waits for, since it
+            # gives it back only after its commit, which in turn waits for the earlier one.
+            async with self._staging:
+                staged, seconds, nbytes = await self._snapshot(state, step, request.name)
         except BaseException:
             self._line.leave_place(ticket)
             raise
-        task = asyncio.create_task(self._finish(ticket, request, staged, seconds, nbytes), name=f"save {request.name}")
+        task = asyncio.create_task(self._line.run(ticket, request, staged, seconds), name=f"save {request.name}")
+
+        def ended(_: asyncio.Task[Checkpoint]) -> None:
+            self._line.leave_place(ticket)
+            self._snapshots.release(nbytes)
+
+        # Not in the task itself: one that is cancelled before it has begun runs nothing, not even a finally.
+        task.add_done_callback(ended)
         pending = PendingSave(task, step, nbytes)
         self._background.add(pending, task)
         return pending
 
+    @guarded
     async def restore(
         self,
         target: Any = None,
@@ -305,7 +305,8 @@ class Saver:
         """
         if step is not None and checkpoint is not None:
             raise ValueError("give a step or a checkpoint, not both")
-        latest = step is None and checkpoint is None
+        if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+            raise TypeError(f"checkpoint must be a Checkpoint, not {type(checkpoint).__name__}; a step goes into step=")
         for attempt in range(1, _TRIES + 1):
             reader = await self._open(step, checkpoint)
             try:
@@ -314,23 +315,27 @@ class Saver:
                         target, select=select, dtype=dtype, strict=strict, reshape=reshape, verify=verify
                     )
             except CheckpointDeletedError as error:
-                if not latest or attempt == _TRIES:
+                # Of a step, the one that has replaced it while it was being read.
+                if checkpoint is not None or attempt == _TRIES:
                     raise
                 log.warning("%s; restoring the next one", error)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    @guarded
     async def latest(self) -> Checkpoint | None:
         """The checkpoint committed last, or None under an empty root."""
         self._guard.check()
         found = await find_latest(self._root)
         return None if found is None else self._describe(found)
 
+    @guarded
     async def checkpoints(self) -> list[Checkpoint]:
         """All committed checkpoints, oldest first. What is damaged is left out, and logged."""
         self._guard.check()
         catalog = await self._root.reader.load()
         return [checkpoint_of(entry, self.url, pinned=entry.pinned) for entry in catalog.checkpoints]
 
+    @guarded
     async def open(self, step: int | None = None) -> CheckpointReader:
         """Open a checkpoint for reading tensors and slices; the latest without a step. Close the reader afterwards.
 
@@ -339,6 +344,7 @@ class Saver:
         """
         return await self._open(step, None)
 
+    @guarded
     async def verify(self, step: int | None = None) -> VerifyReport:
         """Read a whole checkpoint, the latest without a step, and compare every byte with its checksums.
 
@@ -349,6 +355,7 @@ class Saver:
         async with await self._open(step, None) as reader:
             return await verify_checkpoint(self._root, reader.found)
 
+    @guarded
     async def delete(self, step: int | None) -> None:
         """Delete the checkpoint of a step (None: the one without a step), pinned or not.
 
@@ -361,14 +368,17 @@ class Saver:
         if not await delete_checkpoint(self._root, names, writer=WRITER):
             await find_step(self._root, step)
 
+    @guarded
     async def pin(self, step: int | None) -> None:
         """Keep a checkpoint whatever retention says, until `unpin`. Raises `CheckpointNotFoundError`."""
         await self._set_pin(step, pinned=True)
 
+    @guarded
     async def unpin(self, step: int | None) -> None:
         """Leave a checkpoint to retention again. Raises `CheckpointNotFoundError`."""
         await self._set_pin(step, pinned=False)
 
+    @guarded
     async def prune(self, *, dry_run: bool = False) -> PruneReport:
         """Delete what retention does not keep, and finish what interrupted prunes have left.
 
@@ -382,7 +392,7 @@ class Saver:
         """
         self._check_writable() if not dry_run else self._guard.check()
         root = self._root
-        catalog = await root.reader.load()
+        catalog = await root.load()
         state, _ = await root.reader.read_state()
         began = datetime.fromtimestamp(self._line.settings.began, UTC)
         late = root.store_time or root.now()
@@ -391,6 +401,7 @@ class Saver:
             state = await root.update_state(lambda now: now.reconciled(catalog.entries, late=late, began=began))
         return await prune_entries(root, self._policy, state, writer=WRITER, dry_run=dry_run)
 
+    @guarded
     async def sweep(self, grace: float | timedelta = _DAY, *, dry_run: bool = False) -> SweepReport:
         """Remove what saves that died have left.
 
@@ -400,13 +411,18 @@ class Saver:
             dry_run: only say what would be removed.
         """
         self._check_writable() if not dry_run else self._guard.check()
-        quiet = grace if isinstance(grace, timedelta) else timedelta(seconds=grace)
+        if isinstance(grace, bool) or not isinstance(grace, int | float | timedelta):
+            raise TypeError(f"grace must be seconds or a timedelta, not {type(grace).__name__}")
+        try:
+            quiet = grace if isinstance(grace, timedelta) else timedelta(seconds=grace)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"grace must be a number of seconds that a timedelta can hold, not {grace}") from error
         if quiet < timedelta(0):
             raise ValueError(f"grace must not be negative, not {grace}")
         return await sweep_root(self._root, grace=quiet, writer=WRITER, dry_run=dry_run)
 
     async def close(self) -> None:
-        """Wait for background saves, then release everything. Calling twice is fine.
+        """Wait for what is running, background saves included, then release everything. Calling twice is fine.
 
         Raises:
             Exception: the failure of a background save that nobody has awaited; or that of the state file, if it still
@@ -418,6 +434,8 @@ class Saver:
         self._guard.closed = True
         try:
             await self._background.wait()
+            await self._guard.wait_unused()
+            await self._background.wait()  # for those that were being staged
             if self._line.state_error is not None:
                 await self._line.repair_state()
             self._background.raise_unobserved()
@@ -471,14 +489,23 @@ class Saver:
         self._root.report(Progress("staging", step, staged.nbytes, staged.nbytes))
         return staged, loop.time() - began
 
-    async def _finish(
-        self, ticket: Ticket, request: Request, staged: Staged, seconds: float, nbytes: int
-    ) -> Checkpoint:
+    async def _snapshot(self, state: Any, step: int | None, name: str) -> tuple[Staged, float, int]:
+        """Stage a state and copy it. Returns it, how long that took, and the bytes now held in the budget of snapshots."""
+        staged, seconds = await self._stage(state, step)
+        nbytes = staged.nbytes
+        waits = self._snapshots.would_wait(nbytes)
+        if waits:
+            log.info("%s: waiting for an earlier background save before %s is staged", self.url, name)
+        await self._snapshots.acquire(nbytes)
         try:
-            return await self._line.run(ticket, request, staged, seconds)
-        finally:
-            self._line.leave_place(ticket)
+            if waits:
+                staged, seconds = await self._stage(state, step)  # it may have changed while this waited
+            began = asyncio.get_running_loop().time()
+            staged = await snapshot(staged, self._root.adapters, self._root.threads)
+        except BaseException:
             self._snapshots.release(nbytes)
+            raise
+        return staged, seconds + asyncio.get_running_loop().time() - began, nbytes
 
     async def _open(self, step: int | None, checkpoint: Checkpoint | None) -> CheckpointReader:
         self._guard.check()

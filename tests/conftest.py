@@ -10,9 +10,14 @@ from pathlib import Path
 
 import fsspec.asyn
 import pytest
+from hypothesis import HealthCheck, settings
 
 from .servers import kinds
 from .servers.kinds import Root, Server
+
+# How fast a machine is proves nothing about the code.
+settings.register_profile("asyncsaver", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("asyncsaver")
 
 
 def _running(start: Callable[[Path], AbstractContextManager[Server]], folder: Path) -> Iterator[Server]:

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from asyncsaver.errors import SaverClosedError, WrongLoopError
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class LoopGuard:
@@ -19,6 +26,8 @@ class LoopGuard:
         self._what = what
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = 0
+        self._uses = 0
+        self._unused = asyncio.Event()
         self.closed = False
 
     def check(self) -> None:
@@ -38,3 +47,41 @@ class LoopGuard:
                 f"{self._what} belongs to the event loop that used it first, and this is another one. Make one a loop, "
                 "or use asyncsaver.blocking.Saver, which works from anywhere."
             )
+
+    @contextmanager
+    def use(self) -> Iterator[None]:
+        """Hold off `wait_unused` for the length of a block. Raises as `check`."""
+        self.check()
+        self._uses += 1
+        try:
+            yield
+        finally:
+            self._uses -= 1
+            if not self._uses:
+                self._unused.set()
+
+    async def wait_unused(self) -> None:
+        """Wait until no block of `use` is left; once closed, none can begin."""
+        while self._uses:
+            self._unused.clear()
+            await self._unused.wait()
+
+
+class _Guarded(Protocol):
+    _guard: LoopGuard
+
+
+G = TypeVar("G", bound=_Guarded)
+
+
+def guarded(
+    method: Callable[Concatenate[G, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[G, P], Coroutine[Any, Any, T]]:
+    """Make every call of a method a use of the object's ``_guard``, so that closing it waits for the call to end."""
+
+    @functools.wraps(method)
+    async def call(self: G, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._guard.use():
+            return await method(self, *args, **kwargs)
+
+    return call

@@ -55,6 +55,10 @@ class CatalogReader:
         # Records never change under one etag, so what was read once need not be read again, whatever the state file says.
         self._known: dict[str, Entry] = {}
 
+    def owns(self, name: str) -> bool:
+        """Whether a checkpoint of that name is one of ours, rather than of another prefix under the same root."""
+        return self._naming.parse(name)[0]
+
     async def load(self) -> Catalog:
         """Everything under the root that is a checkpoint or was one: one GET, one LIST, and a GET for each unknown record."""
         (state, _), listing = await run_both(self.read_state(), self._store.list())

@@ -12,6 +12,7 @@ from asyncsaver.aio.budget import ByteBudget
 from asyncsaver.aio.threads import Threads
 from asyncsaver.catalog.reader import CatalogReader
 from asyncsaver.catalog.state import update_state
+from asyncsaver.model.catalog import Catalog
 from asyncsaver.model.checkpoint import Progress
 from asyncsaver.model.leaves import Adapters
 from asyncsaver.model.names import Naming
@@ -65,6 +66,12 @@ class Root:
         """Learn from what was just listed how late it is on the store's clock."""
         known = [time for time in (self.store_time, *times) if time is not None]
         self.store_time = max(known, default=None)
+
+    async def load(self) -> Catalog:
+        """Everything that the root holds, as `CatalogReader.load` finds it; also learns the store's time from it."""
+        catalog = await self.reader.load()
+        self.saw_store_time(item.modified for folder in catalog.folders.values() for item in folder.slots.values())
+        return catalog
 
     def report(self, progress: Progress) -> None:
         """Tell the callback, if there is one. What it raises is logged, and harms no save."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import msgspec
+
 from asyncsaver.aio.threads import Threads
 from asyncsaver.catalog.reader import CatalogReader
 from asyncsaver.errors import ObjectExistsError, PreconditionFailedError, StoreError
@@ -25,6 +27,9 @@ async def update_state(
     By compare-and-swap where the store has it, so that no other writer's change is lost; else by a plain write, whose losses
     the next reader repairs from the listing.
 
+    Entries of other prefixes are kept as they stand: neither ``change`` nor the caller sees them, so that no retention
+    but their own decides on them.
+
     Args:
         store: the root.
         reader: of the same root.
@@ -32,17 +37,19 @@ async def update_state(
         change: pure; called again on what another writer has made of the file meanwhile.
 
     Returns:
-        The state as written.
+        The state as written, without entries of other prefixes.
 
     Raises:
         StoreError: it could not be written.
     """
     for _ in range(_TRIES):
-        state, etag = await reader.read_state()
+        whole, etag = await reader.read_state()
+        state = msgspec.structs.replace(whole, entries=[entry for entry in whole.entries if reader.owns(entry.name)])
         changed = change(state)
         if changed == state and etag is not None:
             return state
-        data = await threads.run(native.encode, changed)
+        others = [entry for entry in whole.entries if not reader.owns(entry.name)]
+        data = await threads.run(native.encode, changed.with_entries(others))
         if not store.capabilities.compare_and_swap:
             await store.put(STATE_FILE, data)
             return changed

@@ -13,7 +13,7 @@ import msgspec
 from asyncsaver.errors import ManifestError
 from asyncsaver.model.checkpoint import check_metadata, decode_metrics
 from asyncsaver.model.dtypes import dtype_from_name
-from asyncsaver.model.manifest import FORMAT, VERSION, Deleted, FileEntry, Manifest, Part, Record, TensorEntry
+from asyncsaver.model.manifest import FORMAT, LARGEST, VERSION, Deleted, FileEntry, Manifest, Part, Record, TensorEntry
 from asyncsaver.model.merge import check_coverage
 from asyncsaver.model.names import MAX_STEP, check_relative, is_save_id, slot_path
 from asyncsaver.model.statefile import FORMAT as STATE_FORMAT
@@ -22,7 +22,6 @@ from asyncsaver.model.statefile import Entry, StateFile
 
 T = TypeVar("T")
 _MAX_AXES = 64
-_LARGEST = 2**63 - 1  # no file and no array has more bytes, and what is larger cannot be written as JSON again
 
 
 class _Head(msgspec.Struct):
@@ -82,7 +81,7 @@ def decode_state(data: bytes, where: str) -> StateFile:
     """Read a state file."""
     state = _decode(data, where, StateFile, STATE_FORMAT, STATE_VERSION)
     for entry in state.entries:
-        if "/" in check_relative(entry.name, where) or not 0 <= entry.slot <= _LARGEST:
+        if "/" in check_relative(entry.name, where) or not 0 <= entry.slot <= LARGEST:
             raise ManifestError(f"{where}: no record can stand at {entry.name!r}, slot {entry.slot}", path=where)
         if entry.step is not None and not 0 <= entry.step <= MAX_STEP:
             raise ManifestError(f"{where}: {entry.name} cannot be step {entry.step}", path=where)
@@ -114,7 +113,7 @@ def _decode(data: bytes, where: str, kind: type[T], expected: str, version: int)
 def _check_listed(record: Manifest | Entry, where: str) -> None:
     """Check what manifests and entries of the state file have in common."""
     for field in ("sequence", "total_bytes", "world_size"):
-        if not 0 <= getattr(record, field) <= _LARGEST:
+        if not 0 <= getattr(record, field) <= LARGEST:
             raise ManifestError(f"{where}: {field} cannot be {getattr(record, field)}", path=where)
     try:
         check_metadata(record.metadata)
@@ -127,7 +126,7 @@ def _check_listed(record: Manifest | Entry, where: str) -> None:
 def _check_files(files: list[FileEntry], where: str) -> None:
     for file in files:
         check_relative(file.path, where)
-        if not 0 <= file.size <= _LARGEST:
+        if not 0 <= file.size <= LARGEST:
             raise ManifestError(f"{where}: {file.path} cannot have {file.size} bytes", path=where)
 
 
@@ -145,7 +144,7 @@ def _check_tensors(tensors: dict[str, TensorEntry], files: list[FileEntry], wher
 def _problem(entry: TensorEntry, files: list[FileEntry], itemsize: int) -> str:
     # NumPy refuses shapes whose axes are too long together even where one of them is 0.
     extent = itemsize * math.prod(size or 1 for size in entry.shape[:_MAX_AXES])
-    if len(entry.shape) > _MAX_AXES or any(size < 0 for size in entry.shape) or extent > _LARGEST:
+    if len(entry.shape) > _MAX_AXES or any(size < 0 for size in entry.shape) or extent > LARGEST:
         return f"impossible shape {list(entry.shape)[:8]}"
     for chunk in entry.chunks:
         if not 0 <= chunk.file < len(files):

@@ -1,5 +1,8 @@
 """PyTorch tensors as leaves, and what is known about modules before they load a state."""
 
+# pyright: reportAttributeAccessIssue=false
+# (torch is optional: without it pyright has only a few stubs to go by)
+
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -94,6 +94,8 @@ class Progress:
 
 def encode_metrics(metrics: Mapping[str, Any] | None) -> dict[str, int | float | str]:
     """Metrics as JSON can hold them. Raises `TypeError` or `ValueError` for anything but real numbers by name."""
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise TypeError(f"metrics must be a mapping of names to numbers, not {type(metrics).__name__}")
     encoded: dict[str, int | float | str] = {}
     for key, value in (metrics or {}).items():
         if not isinstance(key, str):
@@ -106,6 +108,8 @@ def encode_metrics(metrics: Mapping[str, Any] | None) -> dict[str, int | float |
             number = value if type(value) is int and abs(value) < 2**53 else float(value)
         except OverflowError:
             raise ValueError(f"metrics[{key!r}] is too large for a float") from None
+        except (TypeError, ValueError) as error:  # an array of several elements, for instance
+            raise TypeError(f"metrics[{key!r}] must be a number: {error}") from error
         encoded[key] = number if math.isfinite(number) else repr(float(number))
     return encoded
 

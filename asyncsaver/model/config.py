@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from asyncsaver.model.manifest import Json
+from asyncsaver.model.manifest import LARGEST, Json
 from asyncsaver.model.names import Naming, check_prefix
 from asyncsaver.model.retention import RetentionPolicy, policy_from_arguments
 
@@ -59,6 +59,10 @@ def check_config(
     memory_budget: int,
     concurrency: int | None,
     commit_timeout: float,
+    single_writer: bool,
+    read_only: bool,
+    progress: object,
+    clock: object,
     **only: Any,
 ) -> SaverConfig:
     """Check the arguments of `Saver`, which describes them.
@@ -73,6 +77,16 @@ def check_config(
                 f"{argument}={value!r} is not available in this version; {argument} can be "
                 + " or ".join(repr(one) for one in accepted)
             )
+    for argument, flag in (
+        ("single_writer", single_writer),
+        ("read_only", read_only),
+        ("pad_step_number", pad_step_number),
+    ):
+        if not isinstance(flag, bool):
+            raise TypeError(f"{argument} must be True or False, not {flag!r}")
+    for argument, function in (("progress", progress), ("clock", clock)):
+        if function is not None and not callable(function):
+            raise TypeError(f"{argument} must be a function, not {type(function).__name__}")
     if retention is not None and not isinstance(retention, RetentionPolicy):
         raise TypeError(f"retention must be a RetentionPolicy, not {type(retention).__name__}")
     arguments = policy_from_arguments(max_to_keep, keep_checkpoint_every_n_hours)
@@ -83,7 +97,7 @@ def check_config(
     if not commit_timeout > 0:
         raise ValueError(f"commit_timeout must be positive, not {commit_timeout}")
     return SaverConfig(
-        naming=Naming(check_prefix(prefix), bool(pad_step_number)),
+        naming=Naming(check_prefix(prefix), pad_step_number),
         policy=retention or arguments,
         shard_bytes=_positive("shard_bytes", shard_bytes),
         memory_budget=_positive("memory_budget", memory_budget),
@@ -91,7 +105,7 @@ def check_config(
         commit_timeout=float(commit_timeout),
         as_json={
             "prefix": prefix,
-            "pad_step_number": bool(pad_step_number),
+            "pad_step_number": pad_step_number,
             "max_to_keep": max_to_keep,
             "keep_checkpoint_every_n_hours": keep_checkpoint_every_n_hours,
             "shard_bytes": shard_bytes,
@@ -104,4 +118,6 @@ def _positive(argument: str, value: object) -> int:
         raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{argument} must be at least 1, not {value}")
+    if value > LARGEST:
+        raise ValueError(f"{argument} must be below 2**63, not {value}")
     return value

@@ -10,6 +10,8 @@ import msgspec
 Utc = Annotated[datetime, msgspec.Meta(tz=True)]
 VERSION = 1
 FORMAT = "asyncsaver"
+LARGEST = 2**63 - 1
+"""No count, size or number of bytes in a record is larger: NumPy takes no more, and not every JSON encoder does."""
 Json = Any
 """A JSON value as `msgspec` decodes it: None, bool, int, float, str, list or dict with str keys."""
 

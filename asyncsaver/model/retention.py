@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from asyncsaver.model.checkpoint import decode_metrics
+from asyncsaver.model.manifest import LARGEST
 from asyncsaver.model.statefile import Entry
 
 
@@ -212,6 +213,8 @@ def policy_from_arguments(max_to_keep: int | None, every_n_hours: float | None) 
         raise TypeError(f"max_to_keep must be an int or None, not {type(max_to_keep).__name__}")
     if max_to_keep is not None and max_to_keep < 0:
         raise ValueError(f"max_to_keep must not be negative, not {max_to_keep}; None or 0 keeps everything")
+    if max_to_keep is not None and max_to_keep > LARGEST:
+        raise ValueError(f"max_to_keep must be below 2**63, not {max_to_keep}; None or 0 keeps everything")
     hours: RetentionPolicy | None = None
     if every_n_hours is not None:
         if isinstance(every_n_hours, bool) or not isinstance(every_n_hours, (int, float)):

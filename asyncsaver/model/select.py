@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import translate
 from itertools import islice
 
@@ -35,7 +35,7 @@ def selector(select: Select | None, names: Sequence[str]) -> Callable[[str], boo
         if not any(map(select, names)):
             raise StructureMismatchError(f"the select function chose none of the {_examples(names)}")
         return select
-    patterns = [select] if isinstance(select, str) else list(select)
+    patterns = [select] if isinstance(select, str) else list(select) if isinstance(select, Iterable) else [select]
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise TypeError("select must be a pattern, a sequence of patterns, or a function of a name")
     literal = {pattern for pattern in patterns if not _MAGIC.search(pattern)}

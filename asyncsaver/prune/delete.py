@@ -24,28 +24,29 @@ async def delete_checkpoint(root: Root, names: Sequence[str], *, writer: str) ->
         StoreError: something could not be deleted; readers do not see it any more if its tombstone stands.
     """
     changes = Changes()
-    committed: list[Entry] = []
     deleted = False
     for name in names:
         found = await root.reader.folder(name)
+        entries = [entry_of(one.record, one.etag) for one in found.records.values() if isinstance(one.record, Manifest)]
+        deleted = deleted or bool(entries)
+        await delete_entries(root, entries, changes, writer=writer)
+        if changes.errors:
+            break
+        # Last: until then they hide what they may have replaced.
         for slot in found.damaged:
             await retire_damaged(root, name, slot, found.folder.step, writer=writer)
             deleted = True
-        entries = [entry_of(one.record, one.etag) for one in found.records.values() if isinstance(one.record, Manifest)]
-        committed.extend(entries)
-        await delete_entries(root, entries, changes, writer=writer)
         if entries or found.damaged:
             await remove_markers(root, name)
-    if committed or deleted:
+    if deleted:
 
         def change(state: StateFile) -> StateFile:
-            without = {*changes.gone, *(entry.path for entry in committed)} - {*changes.errors}
-            return state.with_entries(changes.entries.values(), without=without)
+            return state.with_entries(changes.entries.values(), without=changes.gone)
 
         await root.update_state(change)
     for error in changes.errors.values():
         raise error
-    return bool(committed) or deleted
+    return deleted
 
 
 async def set_pin(root: Root, manifest: Manifest, *, pinned: bool) -> None:

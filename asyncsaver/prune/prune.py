@@ -11,12 +11,13 @@ from datetime import datetime, timedelta
 import msgspec
 
 from asyncsaver.aio.tasks import run_all
+from asyncsaver.catalog.reader import FolderRecords
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import ManifestError, StoreError
-from asyncsaver.model.catalog import Sorted, sort_entries
+from asyncsaver.model.catalog import Sorted, sort_entries, sort_into_folders
 from asyncsaver.model.names import PRESERVED_MARKER
 from asyncsaver.model.retention import RetentionPolicy, decide
-from asyncsaver.model.statefile import Entry, StateFile
+from asyncsaver.model.statefile import Entry, StateFile, entry_of
 from asyncsaver.prune.report import Pruned, PruneReport
 from asyncsaver.prune.retire import remove_files, retire
 
@@ -61,9 +62,14 @@ async def prune_entries(
     found = sort_entries(state.entries)
     verdict = decide(found.checkpoints, policy, last_preserved=state.last_preserved, in_use=root.in_use)
     replaced = [entry for entry in found.superseded if entry.name not in root.in_use]
-    going = [decision.entry for decision in verdict.decisions if not decision.keep]
     changes = Changes()
     if not dry_run:
+        standing = await _look_at(root, [decision.entry for decision in verdict.decisions if not decision.keep])
+        replaced += [entry for folder in standing.values() for entry in _unlisted(folder, found)]
+        if any(folder.folder.pinned or folder.folder.preserved for folder in standing.values()):
+            marked = [_with_marks(entry, standing.get(entry.name)) for entry in found.checkpoints]
+            verdict = decide(marked, policy, last_preserved=state.last_preserved, in_use=root.in_use)
+        going = [one.entry for one in verdict.decisions if not one.keep and one.entry.name in standing]
         for decision in verdict.decisions:
             if decision.entry.name in verdict.preserved:
                 # The mark comes first: until it stands, nothing says that this checkpoint is kept for good.
@@ -92,6 +98,31 @@ async def prune_entries(
         for decision in verdict.decisions
     ]
     return PruneReport(lines, dry_run)
+
+
+async def _look_at(root: Root, entries: Sequence[Entry]) -> dict[str, FolderRecords]:
+    """What the store holds of checkpoints that are about to go: the state file may have lost a pin, or a replaced slot."""
+    turns = asyncio.Semaphore(_AT_ONCE)
+
+    async def look(name: str) -> FolderRecords:
+        async with turns:
+            return await root.reader.folder(name)
+
+    return {found.folder.name: found for found in await run_all(look(entry.name) for entry in entries)}
+
+
+def _unlisted(standing: FolderRecords, found: Sorted) -> list[Entry]:
+    """Replaced slots that the state does not list: they go first, or the end of the higher one would bring them back."""
+    listed = {entry.path for entry in (*found.checkpoints, *found.superseded)}
+    highest = max((entry.slot for entry in found.checkpoints if entry.name == standing.folder.name), default=0)
+    entries = (entry_of(one.record, one.etag) for slot, one in standing.records.items() if slot < highest)
+    return [entry for entry in entries if entry.state == "committed" and entry.path not in listed]
+
+
+def _with_marks(entry: Entry, standing: FolderRecords | None) -> Entry:
+    if standing is None:
+        return entry
+    return msgspec.structs.replace(entry, pinned=standing.folder.pinned, preserved=standing.folder.preserved)
 
 
 async def delete_entries(root: Root, entries: Iterable[Entry], changes: Changes, *, writer: str) -> None:
@@ -142,10 +173,22 @@ async def _forget(root: Root, found: Sorted, changes: Changes) -> None:
         ttl = FENCE_TTL if entry.state == "aborted" else TOMBSTONE_TTL
         # A tombstone below a fence keeps the condemned attempt from committing at that lower slot.
         if not entry.unfinished and not guarded and entry.since is not None and entry.since + ttl < late:
-            expired.append(entry.path)
-    if expired:
-        failed = await root.store.delete(expired)
-        changes.gone.update(path for path in expired if path not in failed)
+            expired.append(entry)
+    held = {entry.name for entry in expired if await _has_attempts(root, entry.name, found)}
+    paths = [entry.path for entry in expired if entry.name not in held]
+    if paths:
+        failed = await root.store.delete(paths)
+        changes.gone.update(path for path in paths if path not in failed)
+
+
+async def _has_attempts(root: Root, name: str, found: Sorted) -> bool:
+    """Whether attempts that are not committed have bytes there, by one LIST.
+
+    They chose a slot past all records. If those went, a sweep would look for them at lower slots, and its fence would not hold.
+    """
+    recorded = {entry.save_id for entry in (*found.checkpoints, *found.superseded, *found.retired)}
+    folder = sort_into_folders((await root.store.list(f"{name}/")).objects, root.naming).get(name)
+    return folder is not None and bool(folder.saves.keys() - recorded)
 
 
 async def _record(root: Root, changes: Changes, last_preserved: datetime | None) -> None:

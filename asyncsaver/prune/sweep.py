@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import ObjectExistsError, ObjectNotFoundError, StoreError
 from asyncsaver.formats import native
-from asyncsaver.model.catalog import Folder, Listed, next_slot
+from asyncsaver.model.catalog import Catalog, Folder, Listed, next_slot
 from asyncsaver.model.manifest import Aborted
 from asyncsaver.model.names import save_folder, slot_path
 from asyncsaver.prune.report import SweepReport, Swept
@@ -33,7 +33,8 @@ async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool
         dry_run: only say what would be removed.
     """
     catalog = await root.reader.load()
-    now = await store_time(root)
+    # A dry run writes nothing, not even to learn the store's time: our clock has to do for a forecast.
+    now = max(root.now(), root.store_time or root.now()) if dry_run else await store_time(root)
     swept: list[Swept] = []
     young: list[str] = []
     for folder in catalog.folders.values():
@@ -50,13 +51,15 @@ async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool
             else:
                 young.append(save_id)
         if dead and not dry_run:
-            fenced = {save_id for entry in catalog.retired if entry.name == folder.name for save_id in entry.condemned}
-            if not dead.keys() <= fenced:
+            if not _fenced(folder, catalog).issuperset(dead):
                 dead = {save_id: dead[save_id] for save_id in await fence(root, folder, list(dead), writer=writer)}
         for save_id, objects in dead.items():
             error = None if dry_run else await _delete(root, objects)
             swept.append(Swept(folder.name, save_id, len(objects), sum(item.size for item in objects), error))
-        if not dry_run and catalog.by_name(folder.name) is None and (folder.pinned or folder.preserved):
+        # A save that is in flight may have put its pin already.
+        quiet = folder.saves.keys() <= {*recorded, *dead} and folder.name not in root.own_saves.values()
+        marked = folder.pinned or folder.preserved
+        if not dry_run and quiet and marked and catalog.by_name(folder.name) is None:
             await remove_markers(root, folder.name)
     if not dry_run:
         await _remove_probes(root, now, grace)
@@ -65,11 +68,25 @@ async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool
     return SweepReport(swept, young, dry_run)
 
 
+def _fenced(folder: Folder, catalog: Catalog) -> set[str]:
+    """The attempts for which an earlier sweep got through with its fences.
+
+    It took the slots from the lowest on, and may have been interrupted: only a fence above all other records, without a gap below
+    it, is known to have been its last.
+    """
+    last = max(folder.slots, default=-1)
+    if len(folder.slots) <= last:
+        return set()
+    return {save_id for entry in catalog.retired if entry.path == slot_path(folder.name, last) for save_id in entry.condemned}
+
+
 async def fence(root: Root, folder: Folder, save_ids: Collection[str], *, writer: str) -> list[str]:
     """Make sure that none of these attempts can commit any more; returns those of which that is certain.
 
     Wins an abort record at every free slot up to the first past all records: an attempt that began before targets one of
-    those. An attempt that was faster, and has committed, is not returned.
+    those (a prune keeps records that stand while attempts are unfinished, so that the first past all never moves down). An
+    attempt that was faster, and has committed, is not returned. Where the store does not create exclusively no fence could
+    hold, and one could overwrite a commit: there, what the single writer does not know itself is dead.
 
     Raises:
         StoreError: other writers kept taking the slots.
@@ -79,8 +96,8 @@ async def fence(root: Root, folder: Folder, save_ids: Collection[str], *, writer
         taken = {*found.records, *found.damaged}
         committed = {getattr(one.record, "save_id", None) for one in found.records.values()}
         condemned = [save_id for save_id in save_ids if save_id not in committed]
-        if not condemned:
-            return []
+        if not condemned or not root.store.capabilities.exclusive_create:
+            return condemned
         free = [slot for slot in range(next_slot([], taken) + 1) if slot not in taken]
         if await _take(root, folder, free, condemned, writer=writer):
             return condemned
@@ -90,15 +107,12 @@ async def fence(root: Root, folder: Folder, save_ids: Collection[str], *, writer
 
 
 async def _take(root: Root, folder: Folder, slots: Sequence[int], condemned: list[str], *, writer: str) -> bool:
-    exclusive = root.store.capabilities.exclusive_create
     for slot in slots:
         record = Aborted(
             name=folder.name, step=folder.step, slot=slot, created=root.now(), writer=writer, condemned=condemned
         )
         try:
-            await root.store.put(
-                slot_path(folder.name, slot), native.encode(record), mode="create" if exclusive else "overwrite"
-            )
+            await root.store.put(slot_path(folder.name, slot), native.encode(record), mode="create")
         except ObjectExistsError:
             return False
         except StoreError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,8 +50,9 @@ def needs_of_box(
         run = smallest_run(chunk.shape, inside)
         start, stop = byte_range(chunk.shape, run, dtype.itemsize)
         whole = run.shape == chunk.shape
-        corner = (slice(part.start - low, part.stop - low) for part, low in zip(shared, offset, strict=True))
-        place = into[(*corner, ...)]  # without the ellipsis, NumPy gives a copy of the element of a 0-d array
+        corner = [slice(part.start - low, part.stop - low) for part, low in zip(shared, offset, strict=True)]
+        index: tuple[Any, ...] = (*corner, ...)  # without the ellipsis, NumPy copies the element of a 0-d array
+        place = into[index]
         if run.shape == place.shape and place.flags.c_contiguous:
             memory = place
         else:

@@ -17,6 +17,7 @@ from asyncsaver.errors import (
 from asyncsaver.model.catalog import Catalog
 from asyncsaver.model.checkpoint import Checkpoint
 from asyncsaver.model.manifest import Deleted, Manifest
+from asyncsaver.model.names import parse_slot
 from asyncsaver.model.statefile import Entry
 
 log = logging.getLogger("asyncsaver")
@@ -126,7 +127,11 @@ def newest_of(catalog: Catalog) -> Entry | None:
     newest = catalog.newest
     newest_step = -1 if newest is None or newest.step is None else newest.step
     for path, error in catalog.damaged.items():
-        step = catalog.folders[path.partition("/")[0]].step
+        name, _, filename = path.partition("/")
+        standing, slot = catalog.by_name(name), parse_slot(filename)
+        if standing is not None and slot is not None and standing.slot > slot:
+            continue  # overwritten since
+        step = catalog.folders[name].step
         if newest is None or step is None or step >= newest_step:
             if isinstance(error, ManifestError):
                 error.add_note("It may be the latest checkpoint. Restore an older one by its step, or delete this one.")

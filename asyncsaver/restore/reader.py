@@ -210,7 +210,7 @@ class CheckpointReader:
         """A missing file may mean that the checkpoint was deleted meanwhile: the slot tells."""
         found = await self._root.reader.folder(self._manifest.name)
         standing = found.records.get(self._manifest.slot)
-        if standing is not None and isinstance(standing.record, Manifest):
+        if standing and isinstance(standing.record, Manifest) and standing.record.save_id == self._manifest.save_id:
             return
         where = f"{self._root.store.url}/{slot_path(self._manifest.name, self._manifest.slot)}"
         raise CheckpointDeletedError(f"{where}: the checkpoint was deleted while it was being read") from error

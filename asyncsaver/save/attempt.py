@@ -10,14 +10,20 @@ from typing import Literal
 
 from asyncsaver.aio.completion import to_completion
 from asyncsaver.catalog.root import Root
-from asyncsaver.errors import AsyncSaverError, CommitUnknownError, ObjectNotFoundError, RanksMissingError
+from asyncsaver.errors import (
+    AsyncSaverError,
+    CheckpointCorruptError,
+    CommitUnknownError,
+    ObjectNotFoundError,
+    RanksMissingError,
+)
 from asyncsaver.formats import native
 from asyncsaver.formats.safetensors import encode_index
 from asyncsaver.model.checkpoint import Progress
-from asyncsaver.model.manifest import Json, Manifest, Part
+from asyncsaver.model.manifest import Aborted, Json, Manifest, Part
 from asyncsaver.model.merge import check_sizes, merge_parts
-from asyncsaver.model.names import INDEX_FILE, PINNED_MARKER, new_save_id, part_path, save_folder
-from asyncsaver.save.commit import Committed, choose_slot, commit
+from asyncsaver.model.names import INDEX_FILE, PINNED_MARKER, new_save_id, part_path, save_folder, slot_path
+from asyncsaver.save.commit import Committed, choose_slot, commit, condemned_error
 from asyncsaver.save.stage import Staged
 from asyncsaver.save.write import ShardWriter
 
@@ -62,6 +68,8 @@ class Attempt:
         writer: the name and version of this software.
         save_id: unique; every byte goes under it.
         slot: where the manifest is to stand.
+        pinned: whether a pin will stand beside it: the one asked for, or that of the checkpoint it replaces.
+        preserved: whether retention has decided to keep the checkpoint it replaces for good.
         outcome: whether it has become a checkpoint.
         bytes_written: shards, part, index and manifest.
     """
@@ -75,8 +83,11 @@ class Attempt:
     writer: str
     save_id: str = field(init=False)
     slot: int = field(init=False, default=0)
+    pinned: bool = field(init=False, default=False)
+    preserved: bool = field(init=False, default=False)
     outcome: Literal["not committed", "unknown", "committed"] = field(init=False, default="not committed")
     bytes_written: int = field(init=False, default=0)
+    _pinning: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         self.save_id = new_save_id(self.root.clock(), self.root.random_bits(64))
@@ -94,6 +105,8 @@ class Attempt:
         """
         found = await self.root.reader.folder(self.request.name)
         self.slot = choose_slot(found, self.root.store.url, overwrite=self.request.overwrite)
+        self.pinned = self.request.pin or found.folder.pinned
+        self.preserved = found.folder.preserved
 
     async def write(self) -> ShardWriter:
         """Write shards and the part; returns the writer for its figures."""
@@ -110,9 +123,22 @@ class Attempt:
         """Read the parts back by name, merge them, and check that every shard stands on the store as it was written.
 
         Raises:
+            SaveAbortedError: a sweep has condemned this attempt, and deleted what it wrote.
             RanksMissingError: a part is not there.
             ManifestError: the parts do not make up a whole checkpoint.
+            CheckpointCorruptError: a shard is not there as it was written.
         """
+        try:
+            return await self._merge(sequence)
+        except (RanksMissingError, CheckpointCorruptError) as error:
+            found = await self.root.reader.folder(self.request.name)
+            for slot, one in found.records.items():
+                if isinstance(one.record, Aborted) and self.save_id in one.record.condemned:
+                    where = f"{self.root.store.url}/{slot_path(self.request.name, slot)}"
+                    raise condemned_error(where, one.record, self.save_id) from error
+            raise
+
+    async def _merge(self, sequence: int) -> Manifest:
         part = await self._read_part(rank=0)
         files, tensors = await self.root.threads.run(merge_parts, [part], save_id=self.save_id, world_size=1)
         listing = await self.root.store.list(self.folder)
@@ -143,6 +169,10 @@ class Attempt:
     async def commit(self, manifest: Manifest) -> Committed:
         """Make it a checkpoint. Runs to its end even when cancelled; `outcome` then tells what became of it."""
         self.request.report(Progress("committing", self.request.step, self.staged.nbytes, self.staged.nbytes))
+        if self.request.pin:
+            # Before the commit: a checkpoint that was to be pinned must at no time be there without its pin.
+            self._pinning = True
+            await self.root.store.put(self._pin_path, b"{}")
 
         async def settle() -> Committed:
             self.outcome = "unknown"
@@ -158,8 +188,6 @@ class Attempt:
 
         committed = await to_completion(settle())
         self.bytes_written += committed.nbytes
-        if self.request.pin:
-            await self.root.store.put(f"{self.request.name}/{PINNED_MARKER}", b"{}")
         return committed
 
     async def tidy(self) -> None:
@@ -174,7 +202,10 @@ class Attempt:
             try:
                 async with asyncio.timeout(_TIDY_SECONDS):
                     listing = await self.root.store.list(self.folder)
-                    failed = await self.root.store.delete([item.path for item in listing.objects])
+                    paths = [item.path for item in listing.objects]
+                    if self._pinning and not await self._pin_may_be_anothers():
+                        paths.append(self._pin_path)
+                    failed = await self.root.store.delete(paths)
                 reason: object = next(iter(failed.values()), None)
             except (AsyncSaverError, TimeoutError) as problem:
                 reason = problem
@@ -184,6 +215,15 @@ class Attempt:
                 )
 
         await to_completion(delete())
+
+    @property
+    def _pin_path(self) -> str:
+        return f"{self.request.name}/{PINNED_MARKER}"
+
+    async def _pin_may_be_anothers(self) -> bool:
+        found = await self.root.reader.folder(self.request.name)
+        committed = any(isinstance(one.record, Manifest) for one in found.records.values())
+        return committed or bool(found.damaged) or bool(found.folder.saves.keys() - {self.save_id})
 
     async def _read_part(self, rank: int) -> Part:
         path = part_path(self.request.name, self.save_id, rank)

@@ -81,12 +81,16 @@ class BackgroundSaves:
         task.add_done_callback(ended)
 
     def raise_unobserved(self) -> None:
-        """Raise the oldest failure that nobody has seen."""
-        while self._failed:
-            error = self._failed.pop(0).unobserved_error()
-            if error is not None:
-                error.add_note("This save ran in the background; nobody had awaited it.")
-                raise error
+        """Raise the oldest failure that nobody has seen, with the others as notes on it."""
+        errors = [error for pending in self._failed if (error := pending.unobserved_error()) is not None]
+        self._failed.clear()
+        if not errors:
+            return
+        first, *others = errors
+        first.add_note("This save ran in the background; nobody had awaited it.")
+        for other in others:
+            first.add_note(f"So did another one, which failed too: {type(other).__name__}: {other}")
+        raise first
 
     async def wait(self) -> None:
         """Until all have ended. When cancelled, they are cancelled too, and waited for."""

@@ -73,8 +73,8 @@ class Committed:
 async def commit(root: Root, manifest: Manifest, *, overwrite: bool, limit: float) -> Committed:
     """Create the manifest at its slot, or at a later one if only fences for others stand in the way.
 
-    Any answer that is not a clear success is settled by reading the slot back. Run it under `aio.completion.to_completion`: stopped
-    halfway, nobody would know whether the checkpoint exists.
+    Any answer that is not a clear success is settled by reading the slot back. Run it under
+    `aio.completion.to_completion`: stopped halfway, nobody would know whether the checkpoint exists.
 
     Args:
         root: where to.
@@ -86,13 +86,15 @@ async def commit(root: Root, manifest: Manifest, *, overwrite: bool, limit: floa
         CheckpointExistsError: another save has committed this checkpoint meanwhile.
         SaveAbortedError: a sweep has condemned this attempt.
         CheckpointDeletedError: it was committed, and deleted before we knew.
-        CommitUnknownError: not settled in time; whether the checkpoint exists will show when the store answers again.
+        CommitUnknownError: not settled in time, or refused while an earlier request may still land; whether the checkpoint exists
+            will show when the store answers again.
         StoreError: the store refuses to write the manifest, for sure.
     """
     mode: PutMode = "create" if root.store.capabilities.exclusive_create else "overwrite"
     rng = random.Random(root.random_bits(64))  # noqa: S311 - spreads load, guards nothing
     attempt = 0
     unclear: Exception | None = None
+    may_land = False  # a request that was not answered may still be carried out, long after later ones were refused
     try:
         async with asyncio.timeout(limit):
             while True:
@@ -106,7 +108,12 @@ async def commit(root: Root, manifest: Manifest, *, overwrite: bool, limit: floa
                 found = await _read_back(root, manifest, rng)
                 if found is None:
                     if isinstance(unclear, AccessDeniedError) or (not unclear.retryable and attempt >= _REFUSALS):
-                        raise unclear
+                        raise (
+                            _unknown(root, manifest, f"refused after an unanswered request: {unclear}")
+                            if may_land
+                            else unclear
+                        )
+                    may_land = may_land or unclear.retryable
                     await asyncio.sleep(full_jitter(attempt, rng=rng))
                 elif isinstance(found.record, Manifest) and found.record.save_id == manifest.save_id:
                     return Committed(manifest, found.etag, len(data))
@@ -117,13 +124,17 @@ async def commit(root: Root, manifest: Manifest, *, overwrite: bool, limit: floa
     except TimeoutError as error:
         if isinstance(error, AsyncSaverError):
             raise
-        path = slot_path(manifest.name, manifest.slot)
-        raise CommitUnknownError(
-            f"{root.store.url}/{path}: the commit could not be settled within {limit:g} s ({unclear or 'no answer'}). "
-            "What was written stays; if the commit went through after all, the checkpoint is there.",
-            retryable=True,
-            path=path,
-        ) from unclear
+        raise _unknown(root, manifest, f"not settled within {limit:g} s: {unclear or 'no answer'}") from unclear
+
+
+def _unknown(root: Root, manifest: Manifest, why: str) -> CommitUnknownError:
+    path = slot_path(manifest.name, manifest.slot)
+    return CommitUnknownError(
+        f"{root.store.url}/{path}: whether the commit went through is not known ({why}). What was written stays; if it went "
+        "through after all, the checkpoint is there.",
+        retryable=True,
+        path=path,
+    )
 
 
 async def _read_back(root: Root, manifest: Manifest, rng: random.Random) -> FoundRecord | None:
@@ -142,14 +153,19 @@ async def _read_back(root: Root, manifest: Manifest, rng: random.Random) -> Foun
     raise AssertionError("unreachable: the count does not end")
 
 
+def condemned_error(where: str, record: Aborted, save_id: str) -> SaveAbortedError:
+    """The error of an attempt that a fence, standing at ``where``, condemns."""
+    return SaveAbortedError(
+        f"{where}: save {save_id} was given up for dead by a sweep at {record.created:%Y-%m-%d %H:%M:%S} UTC; "
+        "nothing was committed. Save again."
+    )
+
+
 def _refusal(root: Root, manifest: Manifest, record: Manifest | Deleted | Aborted, *, overwrite: bool) -> Exception:
     where = f"{root.store.url}/{slot_path(manifest.name, manifest.slot)}"
     match record:
         case Aborted():
-            return SaveAbortedError(
-                f"{where}: save {manifest.save_id} was given up for dead by a sweep at {record.created:%Y-%m-%d %H:%M:%S} UTC; "
-                "nothing was committed. Save again."
-            )
+            return condemned_error(where, record, manifest.save_id)
         case Deleted() if record.save_id == manifest.save_id:
             return CheckpointDeletedError(f"{where}: save {manifest.save_id} was committed and has been deleted since")
         case _:

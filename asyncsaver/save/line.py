@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,8 +24,10 @@ from asyncsaver.save.attempt import Attempt, Request
 from asyncsaver.save.commit import Committed
 from asyncsaver.save.stage import Staged
 from asyncsaver.store.probe import probe_exclusive_create
+from asyncsaver.store.retry import full_jitter
 
 log = logging.getLogger("asyncsaver")
+_PROBES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +70,10 @@ class Ticket:
         self.ended = asyncio.Event()
 
     async def wait_for_same_name(self) -> None:
-        """Until the earlier save of this checkpoint has ended: only then is it known which slot is free."""
-        if self.same_name is not None:
+        """Until every earlier save of this checkpoint has ended: only then is it known which slot is free."""
+        while self.same_name is not None:
             await self.same_name.ended.wait()
-            self.same_name = None
+            self.same_name = self.same_name.same_name
 
     async def wait_for_turn(self) -> None:
         """Until every earlier save has ended; one that failed out of turn does not let this one past those before it."""
@@ -79,9 +83,10 @@ class Ticket:
 
     def leave(self) -> None:
         """Let those behind move up."""
-        self.same_name = None
         while self.before is not None and self.before.ended.is_set():
             self.before = self.before.before
+        while self.same_name is not None and self.same_name.ended.is_set():
+            self.same_name = self.same_name.same_name
         self.ended.set()
 
 
@@ -104,7 +109,9 @@ class SaveLine:
     _last_by_name: dict[str, Ticket] = field(default_factory=dict)
     _sequence: int = 0
     _found: Catalog | None = None
-    _looked: bool = False
+    _caught_up: bool = (
+        False  # whether the state file is known to list what there is; a look at the root makes up for it
+    )
     _may_save: bool = False
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -148,12 +155,16 @@ class SaveLine:
             manifest = await attempt.merge(await self._next_sequence())
             committed = await attempt.commit(manifest)
         except BaseException:
+            if attempt.outcome != "not committed":
+                self._caught_up = False
             await attempt.tidy()
             raise
         finally:
             del self.root.own_saves[attempt.save_id]
         commit_ended = loop.time()
-        state_error, prune_error = await self._after_commit(committed, pinned=request.pin)
+        state_error, prune_error = await self._after_commit(
+            committed, pinned=attempt.pinned, preserved=attempt.preserved
+        )
         stats = SaveStats(
             bytes_written=attempt.bytes_written,
             files=len(manifest.files),
@@ -167,7 +178,7 @@ class SaveLine:
             prune_error=prune_error,
         )
         request.report(Progress("committed", request.step, staged.nbytes, staged.nbytes))
-        return checkpoint_of(committed.manifest, self.root.store.url, pinned=request.pin, stats=stats)
+        return checkpoint_of(committed.manifest, self.root.store.url, pinned=attempt.pinned, stats=stats)
 
     async def repair_state(self) -> None:
         """Write the state file anew from what the root holds, after a save could not.
@@ -175,7 +186,7 @@ class SaveLine:
         Raises:
             StoreError: it still cannot be written.
         """
-        found = await self.root.reader.load()
+        found = await self.root.load()
         began = datetime.fromtimestamp(self.settings.began, UTC)
         late = self.root.store_time or self.root.now()
         await self.root.update_state(lambda state: state.reconciled(found.entries, late=late, began=began))
@@ -190,30 +201,45 @@ class SaveLine:
         async with self._looking:
             if self._may_save or self.settings.single_writer:
                 return
-            if not await probe_exclusive_create(self.root.store, token=f"{self.root.random_bits(64):016x}"):
+            if not await self._probe():
                 raise UnsupportedStoreError(
                     f"{self.root.store.url}: this store does not create objects exclusively, so two savers could overwrite "
                     "each other's checkpoints unseen. If nobody else saves here, pass single_writer=True."
                 )
             self._may_save = True
 
+    async def _probe(self) -> bool:
+        for attempt in itertools.count(1):
+            try:
+                return await probe_exclusive_create(self.root.store, token=f"{self.root.random_bits(64):016x}")
+            except StoreError as error:
+                if not error.retryable or attempt == _PROBES:
+                    raise
+                log.info("%s: could not find out what the store can do, trying again: %s", self.root.store.url, error)
+                await asyncio.sleep(full_jitter(attempt, rng=random.Random(self.root.random_bits(64))))  # noqa: S311
+        raise AssertionError("unreachable: the count does not end")
+
     async def _next_sequence(self) -> int:
         """The number of the next commit. Called by one save at a time, in its turn."""
-        if not self._looked:
-            self._found = await self.root.reader.load()
+        if not self._caught_up:
+            self._found = await self.root.load()
             newest = self._found.newest
-            self._sequence = newest.sequence if newest else 0
-            self._looked = True
+            self._sequence = max(self._sequence, newest.sequence if newest else 0)
         self._sequence += 1
         return self._sequence
 
-    async def _after_commit(self, committed: Committed, *, pinned: bool) -> tuple[Exception | None, str | None]:
+    async def _after_commit(
+        self, committed: Committed, *, pinned: bool, preserved: bool
+    ) -> tuple[Exception | None, str | None]:
         """Write the state file and prune. Neither can fail the save; returns what went wrong."""
-        entry = msgspec.structs.replace(entry_of(committed.manifest, committed.etag), pinned=pinned)
-        found = self._found
+        entry = msgspec.structs.replace(
+            entry_of(committed.manifest, committed.etag), pinned=pinned, preserved=preserved
+        )
+        found = None if self._caught_up else self._found
+        self._caught_up = False
 
         def change(state: StateFile) -> StateFile:
-            # Once: what earlier savers left unlisted when they died, and listed when it was gone.
+            # What earlier saves, here or elsewhere, that did not get through this have left unlisted, or listed though gone.
             standing = state.entries if found is None else found.entries
             late = self.root.store_time or self.root.now()
             began = datetime.fromtimestamp(self.settings.began, UTC)
@@ -226,11 +252,11 @@ class SaveLine:
             self.state_error = error
             return error, None
         self.state_error = None
-        self._found = None
         self._sequence = max([self._sequence, *(other.sequence for other in state.entries)])
         try:
             report = await prune_entries(self.root, self.settings.policy, state, writer=self.settings.writer)
         except StoreError as error:
             log.warning("%s: pruning failed: %s", self.root.store.url, error)
             return None, str(error)
+        self._caught_up = True
         return None, report.first_error

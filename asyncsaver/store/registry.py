@@ -65,12 +65,16 @@ def open_store(
         UnsupportedStoreError: no backend and no fsspec filesystem serves the scheme, or a package it needs is missing.
         ValueError: an unknown engine, storage options that the backend does not know, or both ``storage_options`` and
             ``filesystem``.
+        TypeError: ``url`` is no path, or ``storage_options`` no mapping.
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}, not {engine!r}")
     if filesystem is not None and storage_options:
         raise ValueError("give storage_options or a ready filesystem, not both: a ready one has its options already")
-    text = os.fspath(url)
+    if storage_options is not None and not isinstance(storage_options, Mapping):
+        raise TypeError(f"storage_options must be a mapping, not {type(storage_options).__name__}")
+    if not isinstance(url, str | os.PathLike) or not isinstance(text := os.fspath(url), str):
+        raise TypeError(f"url must be a str or a path, not {type(url).__name__}")
     if not text:
         raise ValueError("the URL is empty")
     backends = {entry.name: entry for entry in entry_points(group=GROUP)}

@@ -39,6 +39,7 @@ class TrainerProcess:
             *("--save-every", str(settings.save_every), "--seed", str(settings.seed)),
             *("--hidden", str(settings.hidden)),
             stdout=PIPE,
+            start_new_session=True,  # Ctrl-C is for the parent, which ends this process itself
             env=self._environment,
         )
         return self

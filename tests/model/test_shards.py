@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncsaver.model.shards import ShardPlan, plan_shards
+from asyncsaver.model.shards import plan_shards
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,6 @@ DTYPES = [
 tensors_lists = st.lists(
     st.builds(Tensor, st.text(max_size=5), st.sampled_from(DTYPES), st.integers(0, 40)), max_size=25
 )
-
-
-def sizes(tensors: list[Tensor], plan: ShardPlan) -> int:
-    return sum(tensors[placed.index].nbytes for placed in plan.tensors)
 
 
 @given(tensors_lists, st.integers(1, 500))
@@ -55,14 +52,13 @@ def test_every_tensor_has_its_place(tensors: list[Tensor], shard_bytes: int) -> 
 @given(tensors_lists, st.integers(1, 500))
 def test_shards_are_full_and_not_overfull(tensors: list[Tensor], shard_bytes: int) -> None:
     plans = plan_shards(tensors, shard_bytes)
-    for plan, after in zip(plans, [*plans[1:], None], strict=True):
-        nonempty = [placed for placed in plan.tensors if tensors[placed.index].nbytes]
-        assert plan.nbytes <= shard_bytes or len(nonempty) == 1
-        if after is not None:
-            # In the order of the state: what begins the next shard did not fit into this one.
-            first = min(placed.index for placed in after.tensors)
-            assert max(placed.index for placed in plan.tensors) == first - 1
-            assert plan.nbytes + tensors[first].nbytes > shard_bytes
+    for plan in plans:
+        assert plan.nbytes <= shard_bytes or len([one for one in plan.tensors if tensors[one.index].nbytes]) == 1
+    for plan, after in itertools.pairwise(plans):
+        # In the order of the state: what begins the next shard did not fit into this one.
+        first = min(placed.index for placed in after.tensors)
+        assert max(placed.index for placed in plan.tensors) == first - 1
+        assert plan.nbytes + tensors[first].nbytes > shard_bytes
 
 
 def test_many_small_tensors_share_a_shard() -> None:

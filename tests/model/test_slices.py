@@ -62,18 +62,19 @@ def test_a_slice_of_no_columns_reads_nothing() -> None:
 
 @pytest.mark.parametrize("index", [True, None, 1.0, "a", [0], np.array([0, 1]), (0, None), (slice(None), [1])])
 def test_other_kinds_of_index_are_refused(index: Any) -> None:
-    with pytest.raises(TypeError, match="a tensor is read by ints"):
+    with pytest.raises(TypeError, match=r"a tensor is read by ints|only integer"):
         smallest_run((3, 4), index)
 
 
 @pytest.mark.parametrize("index", [3, -4, (0, 4), (0, 0, 0), (..., 0, ...), (0, ..., 0, 0), np.int64(3)])
 def test_indices_that_do_not_fit_are_refused(index: Any) -> None:
-    with pytest.raises(IndexError, match="ind|ellips"):
+    with pytest.raises(IndexError, match=r"ind|ellips"):
         smallest_run((3, 4), index)
 
 
 def test_integers_of_numpy_are_indices() -> None:
-    assert smallest_run((3, 4), np.int64(-1)) == smallest_run((3, 4), 2)
+    last: Any = np.int64(-1)
+    assert smallest_run((3, 4), last) == smallest_run((3, 4), 2)
 
 
 boxes = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 4), st.integers(0, 4)), max_size=3)
@@ -83,8 +84,8 @@ boxes = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 
 def test_two_boxes_share_what_their_masks_share(axes: list[tuple[int, int, int, int]]) -> None:
     offset, shape, other_offset, other_shape = ([axis[field] for axis in axes] for field in range(4))
     masks = np.zeros((2, *[8] * len(axes)), bool)
-    for mask, low, length in zip(masks, (offset, other_offset), (shape, other_shape), strict=True):
-        mask[tuple(slice(at, at + size) for at, size in zip(low, length, strict=True))] = True
+    for which, low, length in ((0, offset, shape), (1, other_offset, other_shape)):
+        masks[(which, *(slice(at, at + size) for at, size in zip(low, length, strict=True)))] = True
     expected = masks[0] & masks[1]
     shared = overlap(offset, shape, other_offset, other_shape)
     found = np.zeros_like(expected)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+
+from asyncsaver import Saver
 
 from .place import Place
 
@@ -35,3 +40,34 @@ def local(local_root: Any) -> Place:
 def nearby(request: pytest.FixtureRequest) -> Place:
     """A fresh root in each store that needs no server."""
     return _place(request.getfixturevalue(f"{request.param}_root"))
+
+
+class _Arrival(asyncio.Event):
+    """An event that tells when somebody waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = asyncio.Event()
+
+    async def wait(self) -> Any:
+        self.reached.set()
+        return await super().wait()
+
+
+@pytest.fixture
+def held_back() -> Callable[[Saver], AbstractAsyncContextManager[asyncio.Event]]:
+    """Within ``async with held_back(saver)``, saves write everything and wait for their turn to commit.
+
+    The event that it gives is set when the first of them waits.
+    """
+
+    @asynccontextmanager
+    async def hold(saver: Saver) -> AsyncIterator[asyncio.Event]:
+        place = saver._line.take_place("an earlier save")
+        place.ended = arrival = _Arrival()
+        try:
+            yield arrival.reached
+        finally:
+            saver._line.leave_place(place)
+
+    return hold

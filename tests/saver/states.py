@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-PLAIN_DTYPES = (
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128 "
-    "datetime64[ns] timedelta64[s] S3 U5 V4 >i4 >f8 >c16 >U2 >M8[us]"
-).split()
+PLAIN_DTYPES = [
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+    "complex64", "complex128", "datetime64[ns]", "timedelta64[s]", "S3", "U5", "V4", ">i4", ">f8", ">c16", ">U2", ">M8[us]",
+]  # fmt: skip
 EXTENDED_DTYPES = ("bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3b11fnuz", "float8_e8m0fnu", "int4", "uint4")
 
 
@@ -85,7 +85,14 @@ def mixed_state(folder: Path, seed: int = 0) -> dict[str, Any]:
         "schedule": Schedule(rng.random((2, 2)), 100),
         "counts": defaultdict(int, {"a": 1, 10**30: 2}),
         "counter": Counter(int(rng.integers(1000)), rng.integers(0, 9, 4)),
-        "scalars": (np.float32(0.1), np.int64(-5), np.bool_(1), np.str_("x\0"), ml_dtypes.bfloat16(1.5), np.bytes_(b"\0")),
+        "scalars": (
+            np.float32(0.1),
+            np.int64(-5),
+            np.bool_(1),
+            np.str_("x\0"),
+            ml_dtypes.bfloat16(1.5),
+            np.bytes_(b"\0"),
+        ),
         "values": {
             "ints": [0, -1, 2**53, -(2**63), 10**4200],
             "floats": [0.0, -0.0, 1e-320, float("nan"), float("inf"), float("-inf"), 0.1],

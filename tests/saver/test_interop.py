@@ -124,7 +124,7 @@ async def test_a_state_without_tensors_has_no_shards_and_no_index(local: Place) 
     assert checkpoint.total_bytes == 0
 
 
-@pytest.mark.parametrize("name", ["plain", "with space", "日本", "quote\"s\\and/slashes", "new\nline"])
+@pytest.mark.parametrize("name", ["plain", "with space", "日本", 'quote"s\\and/slashes', "new\nline"])
 async def test_names_survive(local: Place, name: str) -> None:
     _, folder = await saved(local, {name: np.arange(3)})
     loaded = safetensors.numpy.load_file(folder / "model-00001-of-00001.safetensors")

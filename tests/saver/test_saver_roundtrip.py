@@ -54,7 +54,9 @@ async def test_a_mixed_state_into_a_target(anywhere: Place, state: dict[str, Any
     assert filled["model.mapped"] is arrays["model.mapped"]
 
 
-async def test_a_background_save_holds_the_state_as_it_was(anywhere: Place, state: dict[str, Any], tmp_path: Path) -> None:
+async def test_a_background_save_holds_the_state_as_it_was(
+    anywhere: Place, state: dict[str, Any], tmp_path: Path
+) -> None:
     before = bits(plain(state))
     async with anywhere.saver(shard_bytes=2000) as saver:
         pending = await saver.save_in_background(state, step=1)

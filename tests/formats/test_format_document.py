@@ -1,0 +1,267 @@
+"""docs/format.md is precise enough: a reader written from it alone restores what a saver has saved."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import ml_dtypes
+import numpy as np
+import pytest
+import xxhash
+
+from asyncsaver import Saver
+from asyncsaver.formats import native
+from asyncsaver.model.manifest import Aborted, Deleted, Manifest
+from asyncsaver.model.statefile import entry_of
+
+from ..golden.describe import describe  # noqa: TID252 - test folders are no packages
+from ..golden.states import EXTENDED, PLAIN, mixed, small  # noqa: TID252 - likewise
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "format.md"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "v1"
+BLOCK = re.compile(r"^```json (?P<path>\S+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+Array = np.ndarray[Any, np.dtype[Any]]
+Json = Any
+
+
+class DocumentReader:
+    """Reads a root on a local disk, by docs/format.md and nothing else: no import of asyncsaver is used here."""
+
+    def __init__(self, root: Path, prefix: str = "ckpt") -> None:
+        self.root = root
+        self.name = re.compile(re.escape(prefix) + r"(?:-(?P<step>[0-9]+))?")
+
+    def newest(self) -> Json:
+        found = [self.checkpoint(folder.name) for folder in self.root.iterdir() if self.is_name(folder.name)]
+        standing = [record for record in found if record is not None]
+
+        def order(record: Json) -> tuple[int, int, int, str]:
+            step = -1 if record["step"] is None else record["step"]
+            return record["sequence"], step, record["slot"], record["save_id"]
+
+        return max(standing, key=order, default=None)
+
+    def of_step(self, step: int) -> Json:
+        for name in self.root.iterdir():
+            match = self.name.fullmatch(name.name)
+            if match and self.is_name(name.name) and match["step"] and int(match["step"]) == step:
+                return self.checkpoint(name.name)
+        return None
+
+    def is_name(self, name: str) -> bool:
+        match = self.name.fullmatch(name)
+        if match is None:
+            return False
+        digits = match["step"]
+        return digits is None or (int(digits) < 2**63 and digits in {str(int(digits)), f"{int(digits):08d}"})
+
+    def checkpoint(self, name: str) -> Json:
+        records = {}
+        for file in (self.root / name).iterdir():
+            match = re.fullmatch(r"manifest(?:-([0-9]{4,}))?\.json", file.name)
+            if match is None:
+                continue
+            slot = int(match[1] or 0)
+            record = json.loads(file.read_bytes())
+            assert (record["format"], record["version"]) == ("asyncsaver", 1)
+            assert (record["name"], record["slot"]) == (name, slot)
+            records[slot] = record
+        committed = [slot for slot, record in records.items() if record["state"] == "committed"]
+        return records[max(committed)] if committed else None
+
+    def restore(self, manifest: Json) -> Any:
+        for file in manifest["files"]:
+            data = (self.root / file["path"]).read_bytes()
+            assert len(data) == file["size"]
+            assert f"{google_crc32c.value(data):08x}" == file["crc32c"]
+        assert sum(file["size"] for file in manifest["files"]) == manifest["total_bytes"]
+        return self.value(manifest["tree"], manifest)
+
+    def tensor(self, name: str, manifest: Json) -> Array:
+        entry = manifest["tensors"][name]
+        dtype = self.dtype(entry["dtype"])
+        tensor = np.zeros(entry["shape"], dtype)
+        covered = np.zeros(entry["shape"], int)
+        for offset, shape, file, start, stop, xxh3_128 in entry["chunks"]:
+            data = (self.root / manifest["files"][file]["path"]).read_bytes()[start:stop]
+            assert xxhash.xxh3_128_hexdigest(data) == xxh3_128
+            assert len(data) == math.prod(shape) * dtype.itemsize
+            box = tuple(slice(at, at + length) for at, length in zip(offset, shape, strict=True))
+            if data:
+                tensor[box] = np.frombuffer(data, dtype).reshape(shape)
+            covered[box] += 1
+        assert (covered == 1).all()
+        return tensor
+
+    def dtype(self, name: str) -> np.dtype[Any]:
+        if name[0] in "<|":
+            return np.dtype(name)
+        return np.dtype(getattr(ml_dtypes, name) if hasattr(ml_dtypes, name) else name).newbyteorder("<")
+
+    def value(self, node: Json, manifest: Json) -> Any:
+        if not isinstance(node, dict):
+            return node
+        match node:
+            case {"tensor": name}:
+                return self.tensor(name, manifest)
+            case {"blob": name}:
+                return self.tensor(name, manifest).tobytes()
+            case {"bytes": text}:
+                return base64.b64decode(text)
+            case {"int": text}:
+                return self.integer(text)
+            case {"float": text}:
+                return float(text)
+            case {"str": text}:
+                return base64.b64decode(text).decode("utf-8", "surrogatepass")
+            case {"scalar": {"dtype": name, "data": text}}:
+                return self.scalar(name, base64.b64decode(text))
+            case {"dict": fields} | {"dataclass": fields}:
+                return {key: self.value(child, manifest) for key, child in fields.items()}
+            case {"items": pairs} | {"ordereddict": pairs} | {"defaultdict": pairs}:
+                return {
+                    self.integer(key["int"]) if isinstance(key, dict) else key: self.value(child, manifest)
+                    for key, child in pairs
+                }
+            case {"list": nodes}:
+                return [self.value(child, manifest) for child in nodes]
+            case {"tuple": nodes}:
+                return tuple(self.value(child, manifest) for child in nodes)
+            case {"namedtuple": fields}:
+                return tuple(self.value(child, manifest) for child in fields.values())
+            case {"object": state}:
+                return self.value(state, manifest)
+        raise AssertionError(f"docs/format.md has no node {node}")
+
+    def integer(self, text: str) -> int:
+        return int(text, 16) if "x" in text else int(text)
+
+    def scalar(self, name: str, data: bytes) -> Any:
+        if name.startswith("<U"):
+            return np.str_(data.decode("utf-32-le", "surrogatepass"))
+        if name.startswith("|S"):
+            return np.bytes_(data)
+        return np.frombuffer(data, self.dtype(name))[0]
+
+
+async def test_a_reader_written_from_the_document_restores_everything(tmp_path: Path) -> None:
+    async with Saver(tmp_path, shard_bytes=700) as saver:
+        await saver.save(mixed(), step=1)
+    reader = DocumentReader(tmp_path)
+    manifest = reader.of_step(1)
+    assert len(manifest["files"]) > 2
+    assert describe(reader.restore(manifest)) == describe(mixed())
+
+
+async def test_it_finds_the_newest_and_each_step(tmp_path: Path) -> None:
+    async with Saver(tmp_path, max_to_keep=3) as saver:
+        await saver.save(small(1))
+        for step in (5, 9, 7, 8):
+            await saver.save(small(step), step=step)
+        await saver.save(small(3), step=7, overwrite=True)
+        await saver.delete(8)
+    reader = DocumentReader(tmp_path)
+    newest = reader.newest()
+    assert (newest["step"], newest["slot"]) == (7, 1)
+    assert describe(reader.restore(newest)) == describe(small(3))
+    assert describe(reader.restore(reader.of_step(9))) == describe(small(9))
+    assert [reader.of_step(step) for step in (1, 5, 8)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("root", "prefix"), [("mixed", "ckpt"), ("history", "ckpt"), ("overwritten", "ckpt"), ("unpadded", "run_1")]
+)
+def test_it_reads_the_golden_checkpoints(root: str, prefix: str) -> None:
+    reader = DocumentReader(GOLDEN / root, prefix)
+    expected = json.loads((GOLDEN / f"{root}.expected.json").read_text(encoding="utf-8"))["checkpoints"]
+    for checkpoint in expected:
+        manifest = reader.checkpoint(checkpoint["name"])
+        assert (manifest["save_id"], manifest["slot"]) == (checkpoint["save_id"], checkpoint["slot"])
+        assert describe(reader.restore(manifest)) == checkpoint["state"]
+    assert reader.newest()["name"] == expected[-1]["name"]
+
+
+def test_the_reader_uses_nothing_of_asyncsaver() -> None:
+    module = vars(sys.modules[__name__])
+    methods = [method.__code__ for method in vars(DocumentReader).values() if hasattr(method, "__code__")]
+    used = {name: module[name] for method in methods for name in method.co_names if name in module}
+    assert {"json", "np", "base64", "xxhash"} <= used.keys()
+    origins = {getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in used.values()}
+    assert not [origin for origin in origins if origin.startswith("asyncsaver")]
+
+
+# --- the example -----------------------------------------------------------------------------------------------
+
+
+def examples() -> list[tuple[str, str]]:
+    return [(block["path"], block["text"]) for block in BLOCK.finditer(DOCUMENT.read_text(encoding="utf-8"))]
+
+
+def example(ending: str) -> tuple[str, bytes]:
+    """The first JSON block whose path ends so."""
+    return next((path, text.encode()) for path, text in examples() if path.endswith(ending))
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {file.relative_to(root).as_posix(): file.read_bytes() for file in sorted(root.rglob("*")) if file.is_file()}
+
+
+def test_the_records_in_the_document_are_records() -> None:
+    kinds = []
+    for path, text in examples():
+        name, _, filename = path.partition("/")
+        if filename == "manifest.json":
+            kinds.append(type(native.decode_record(text.encode(), name=name, slot=0)))
+    assert kinds == [Manifest, Deleted, Aborted]
+
+
+def test_the_other_files_in_the_document_fit_its_manifest() -> None:
+    path, data = example("/manifest.json")
+    manifest = native.decode_record(data, name=path.partition("/")[0], slot=0)
+    assert isinstance(manifest, Manifest)
+    part = native.decode_part(example("part-00000.json")[1], "part")
+    assert (part.save_id, part.files, part.tensors) == (manifest.save_id, manifest.files, manifest.tensors)
+    [entry] = native.decode_state(example("checkpoint.json")[1], "state").entries
+    assert entry == entry_of(manifest, entry.etag)
+    index = json.loads(example("model.safetensors.index.json")[1])
+    assert index["weight_map"] == dict.fromkeys(manifest.tensors, manifest.files[0].path.rpartition("/")[2])
+
+
+async def test_the_example_is_what_a_saver_writes(tmp_path: Path) -> None:
+    weight, phase = np.array([[1.5, 2.5]], np.float32), np.array([1 + 2j])
+    state = {"weight": weight, "phase": phase, "step": 1000, "shape": (1, 2)}
+    async with Saver(tmp_path, clock=lambda: 1767225600.0) as saver:
+        saved = await saver.save(state, step=1000, metrics={"loss": 0.25}, metadata={"git": "4f2a9c1"})
+    random = {saved.save_id: "20260101T000000Z-00c0ffee00c0ffee"}
+    files = files_of(tmp_path)
+    etag = json.loads(files["checkpoint.json"])["entries"][0]["etag"]
+    random[json.dumps(etag)] = json.dumps('"9b2cf535f27731c974343645a3985328"')
+    shown = {path: json.loads(text) for path, text in reversed(examples())}
+    for path in [path for path in files if path.endswith(".json")]:
+        text, shown_path = files.pop(path).decode(), path
+        for drawn, instead in random.items():
+            text, shown_path = text.replace(drawn, instead), shown_path.replace(drawn, instead)
+        written, expected = json.loads(text), shown.pop(shown_path)
+        if "writer" in expected:  # names the version
+            written.pop("writer")
+            expected.pop("writer")
+        assert written == expected
+    assert shown.keys() == {"header", "ckpt-00002000/manifest.json"}
+    [data] = [data for path, data in files.items() if path.endswith(".safetensors")]
+    assert json.loads(data[8:192]) == shown["header"]
+    document = DOCUMENT.read_text(encoding="utf-8")
+    assert f"has {len(data)} bytes: `{data[:8].hex()}`" in document
+    assert f"`{data[192:208].hex()}` (`phase`) and `{data[208:].hex()}` (`weight`)" in document
+    assert len(data) == 216
+
+
+def test_the_document_names_every_dtype() -> None:
+    document = DOCUMENT.read_text(encoding="utf-8")
+    assert [name for name in [*PLAIN, *EXTENDED] if f"`{name}`" not in document] == []

@@ -1,0 +1,352 @@
+"""Damage on the store is found and named, whatever it is, and nothing of it reaches the caller's arrays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import numpy as np
+import pytest
+
+from asyncsaver import CheckpointCorruptError, ManifestError, RanksMissingError, Saver
+
+from .place import Place
+from .states import bits
+
+STATE = {"first": np.arange(1000, dtype=np.float64), "second": np.arange(1000), "note": "hello"}
+MANIFEST = "ckpt-00000001/manifest.json"
+
+
+def blank() -> dict[str, Any]:
+    return {"first": np.full(1000, -1.0), "second": np.full(1000, -1), "note": ""}
+
+
+async def flip(place: Place, path: str, position: int) -> None:
+    """Flip one bit of an object."""
+    data = bytearray(await place.get(path))
+    data[position] ^= 4
+    await place.put(path, bytes(data))
+
+
+async def truncate(place: Place, path: str) -> None:
+    await place.put(path, (await place.get(path))[:-1])
+
+
+async def lengthen(place: Place, path: str) -> None:
+    await place.put(path, await place.get(path) + b"x")
+
+
+async def swap(place: Place, path: str) -> None:
+    """Put the other shard, of the same size, in its place."""
+    [other] = [shard for shard in await place.shards() if shard != path]
+    await place.put(path, await place.get(other))
+
+
+SHARD_DAMAGE: dict[str, Callable[[Place, str], Awaitable[None]]] = {
+    "missing": lambda place, path: place.remove(path),
+    "truncated": truncate,
+    "lengthened": lengthen,
+    "emptied": lambda place, path: place.put(path, b""),
+    "a bit of the first element": lambda place, path: flip(place, path, -8000),
+    "a bit of the last byte": lambda place, path: flip(place, path, -1),
+    "replaced by the other shard": swap,
+}
+
+
+@pytest.mark.parametrize("how", SHARD_DAMAGE)
+async def test_a_damaged_shard(nearby: Place, how: str) -> None:
+    target = blank()
+    arrays = dict(target)
+    async with nearby.saver(shard_bytes=8000) as saver:
+        await saver.save(STATE, step=1)
+        _, shard = await nearby.shards()
+        await SHARD_DAMAGE[how](nearby, shard)
+        for call in (saver.restore(target), saver.restore(), saver.restore(step=1), saver.verify()):
+            with pytest.raises(CheckpointCorruptError) as caught:
+                await call
+            assert caught.value.path == shard
+            assert shard in str(caught.value)
+            assert caught.value.tensors == ("second",)
+            assert "second" in str(caught.value)
+            assert caught.value.overwritten == ()
+        assert target == arrays
+        assert bits(target) == bits(blank())
+        # What is whole can still be had.
+        assert bits(await saver.restore(select="first")) == bits({"first": STATE["first"]})
+
+
+async def test_a_flipped_bit_in_a_header_harms_no_restore_and_is_found_by_verify(nearby: Place) -> None:
+    async with nearby.saver() as saver:
+        await saver.save(STATE, step=1)
+        [shard] = await nearby.shards()
+        await flip(nearby, shard, 20)
+        assert bits(await saver.restore()) == bits(STATE)  # places come from the manifest
+        with pytest.raises(CheckpointCorruptError, match=f"{shard}: crc32c"):
+            await saver.verify()
+
+
+async def test_verify_lists_all_damage(nearby: Place) -> None:
+    async with nearby.saver(shard_bytes=8000) as saver:
+        await saver.save(STATE, step=1)
+        first, second = await nearby.shards()
+        await flip(nearby, first, -1)
+        await truncate(nearby, second)
+        with pytest.raises(CheckpointCorruptError) as caught:
+            await saver.verify(1)
+    assert first in str(caught.value)
+    assert second in str(caught.value)
+    assert set(caught.value.tensors) == {"first", "second"}
+
+
+async def test_damage_can_be_read_past_when_asked_to(memory: Place) -> None:
+    async with memory.saver() as saver:
+        await saver.save(STATE, step=1)
+        [shard] = await memory.shards()
+        await flip(memory, shard, -1)
+        restored = await saver.restore(verify=False)
+    assert bits(restored["first"]) == bits(STATE["first"])
+    assert bits(restored["second"]) != bits(STATE["second"])
+
+
+async def test_a_state_larger_than_the_budget_says_what_it_has_overwritten(memory: Place) -> None:
+    async with memory.saver(memory_budget=100) as saver:
+        await saver.save(STATE, step=1)
+        [shard] = await memory.shards()
+        await flip(memory, shard, -1)
+        with pytest.raises(CheckpointCorruptError) as caught:
+            await saver.restore(blank())
+    assert set(caught.value.overwritten) == {"first", "second"}
+    assert any("undefined" in note for note in caught.value.__notes__)
+
+
+def edited(**fields: Any) -> Callable[[bytes], bytes]:
+    return lambda data: json.dumps(json.loads(data) | fields).encode()
+
+
+def first_file_at(path: str) -> Callable[[bytes], bytes]:
+    def edit(data: bytes) -> bytes:
+        manifest = json.loads(data)
+        manifest["files"][0]["path"] = path
+        return json.dumps(manifest).encode()
+
+    return edit
+
+
+def chunk_field(position: int, value: Any) -> Callable[[bytes], bytes]:
+    def edit(data: bytes) -> bytes:
+        manifest = json.loads(data)
+        manifest["tensors"]["first"]["chunks"][0][position] = value
+        return json.dumps(manifest).encode()
+
+    return edit
+
+
+MANIFEST_DAMAGE: list[tuple[Callable[[bytes], bytes], str]] = [
+    (lambda data: data[: len(data) // 2], "damaged"),
+    (lambda _: b"", "damaged"),
+    (lambda _: b"\x00\xff garbage", "damaged"),
+    (lambda _: b"[1, 2]", "damaged"),
+    (lambda _: b"[" * 100_000, "damaged"),
+    (lambda _: b"{}", "damaged"),
+    (edited(version=2), "version 2 is unknown.*newer"),
+    (edited(version="1"), "damaged"),
+    (edited(format="orbax"), "format is 'orbax'"),
+    (edited(state="half"), "damaged"),
+    (edited(name="ckpt-00000002"), "is the record of 'ckpt-00000002'"),
+    (edited(slot=1), "at slot 1"),
+    (edited(save_id="../../x"), "no save id"),
+    (edited(created="yesterday"), "damaged"),
+    (edited(files=None), "damaged"),
+    (edited(files=[]), "chunk is in file 0 of 0"),
+    (first_file_at("../x"), r"'\.\./x' does not stay under the root"),
+    (first_file_at("/etc/passwd"), "'/etc/passwd' does not stay under the root"),
+    (first_file_at("a/../../b"), "does not stay under the root"),
+    (first_file_at("a\\..\\b"), "does not stay under the root"),
+    (first_file_at(""), "does not stay under the root"),
+    (chunk_field(3, -5), "'first'"),
+    (chunk_field(4, 10**9), "'first'"),
+    (chunk_field(2, 7), "'first'.*file 7"),
+    (chunk_field(1, [999]), "'first'"),
+    (chunk_field(0, [1]), "'first'"),
+]
+
+
+@pytest.mark.parametrize(("damage", "words"), MANIFEST_DAMAGE)
+async def test_a_damaged_manifest(memory: Place, damage: Callable[[bytes], bytes], words: str) -> None:
+    target = blank()
+    async with memory.saver() as saver:
+        await saver.save({"first": np.arange(3)}, step=0)
+        await saver.save(STATE, step=1)
+        await memory.put(MANIFEST, damage(await memory.get(MANIFEST)))
+        for call in (
+            saver.restore(target, step=1),
+            saver.restore(target),
+            saver.latest(),
+            saver.open(1),
+            saver.verify(),
+        ):
+            with pytest.raises(ManifestError, match=words) as caught:
+                await call
+            assert MANIFEST in str(caught.value)
+        assert bits(target) == bits(blank())
+        assert [one.step for one in await saver.checkpoints()] == [0]
+        assert bits(await saver.restore(step=0)) == bits({"first": np.arange(3)})
+
+
+async def test_a_damaged_tree_is_a_damaged_manifest(memory: Place) -> None:
+    async with memory.saver() as saver:
+        await saver.save(STATE, step=1)
+        await memory.edit(MANIFEST, tree={"tensor": "no-such-tensor"})
+        with pytest.raises(ManifestError, match="no-such-tensor"):
+            await saver.restore()
+
+
+async def test_a_manifest_copied_from_another_checkpoint(memory: Place) -> None:
+    async with memory.saver() as saver:
+        await saver.save(STATE, step=1)
+        await memory.put("ckpt-00000002/manifest.json", await memory.get(MANIFEST))
+        with pytest.raises(ManifestError, match=r"ckpt-00000002/manifest.json.*is the record of 'ckpt-00000001'"):
+            await saver.restore(step=2)
+        assert [one.step for one in await saver.checkpoints()] == [1]
+
+
+async def test_a_manifest_that_refers_to_files_of_another_save(memory: Place) -> None:
+    async with memory.saver() as saver:
+        await saver.save(STATE, step=1)
+        await saver.save({"first": np.zeros(3)}, step=2)
+        other = json.loads(await memory.get("ckpt-00000002/manifest.json"))
+        mine = json.loads(await memory.get(MANIFEST))
+        mine["files"][0]["path"] = other["files"][0]["path"]
+        await memory.put(MANIFEST, json.dumps(mine).encode())
+        with pytest.raises(CheckpointCorruptError, match="first"):
+            await saver.restore(step=1)
+
+
+async def test_a_damaged_checkpoint_can_be_deleted_and_saved_again(memory: Place) -> None:
+    async with memory.saver() as saver:
+        await saver.save(STATE, step=1)
+        await memory.put(MANIFEST, b"garbage")
+        await saver.delete(1)
+        assert await saver.latest() is None
+        await saver.save(STATE, step=1)
+        assert bits(await saver.restore()) == bits(STATE)
+        await saver.sweep(0)
+        assert len(await memory.shards()) == 1
+
+
+async def test_a_damaged_checkpoint_can_be_overwritten(memory: Place) -> None:
+    async with memory.saver() as saver:
+        await saver.save(STATE, step=1)
+        await memory.put(MANIFEST, b"garbage")
+        with pytest.raises(FileExistsError, match="overwrite=True"):
+            await saver.save(STATE, step=1)
+        await saver.save(STATE, step=1, overwrite=True)
+        assert bits(await saver.restore()) == bits(STATE)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda _: b"garbage",
+        lambda data: data[:-20],
+        edited(version=99),
+        edited(entries=[{}]),
+        lambda _: None,
+    ],
+)
+async def test_a_lost_or_damaged_state_file_is_rebuilt(
+    memory: Place, damage: Callable[[bytes], bytes | None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with memory.saver(max_to_keep=3) as saver:
+        for step in range(3):
+            await saver.save({"x": np.full(2, step)}, step=step, metrics={"loss": step})
+        await saver.pin(0)
+    before = json.loads(await memory.get("checkpoint.json"))
+    data = damage(await memory.get("checkpoint.json"))
+    if data is None:
+        await memory.remove("checkpoint.json")
+    else:
+        await memory.put("checkpoint.json", data)
+    with caplog.at_level(logging.WARNING, "asyncsaver"):
+        async with memory.saver(max_to_keep=3) as saver:
+            listed = await saver.checkpoints()
+            assert [(one.step, one.metrics["loss"], one.pinned) for one in listed] == [
+                (0, 0, True),
+                (1, 1, False),
+                (2, 2, False),
+            ]
+            latest = await saver.latest()
+            assert latest is not None
+            assert latest.step == 2
+            await saver.save({"x": np.zeros(2)}, step=3)
+    assert data is None or "checkpoint.json cannot be read and is rebuilt" in caplog.text
+    after = json.loads(await memory.get("checkpoint.json"))
+    assert [entry["name"] for entry in after["entries"]][:3] == [entry["name"] for entry in before["entries"]]
+    assert [entry.get("pinned", False) for entry in after["entries"]] == [True, False, False, False]
+
+
+async def test_a_state_file_that_lies_is_not_believed(memory: Place) -> None:
+    async with memory.saver() as saver:
+        await saver.save(STATE, step=1)
+        await saver.save(STATE, step=2)
+    state = json.loads(await memory.get("checkpoint.json"))
+    state["entries"] = [entry | {"name": "ckpt-00000777", "step": 777} for entry in state["entries"][:1]]
+    await memory.put("checkpoint.json", json.dumps(state).encode())
+    async with memory.saver() as saver:
+        assert [one.step for one in await saver.checkpoints()] == [1, 2]
+        await saver.prune()
+        assert bits(await saver.restore(step=1)) == bits(STATE)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "words"),
+    [
+        (lambda _: b"garbage", ManifestError, "part-00000.json"),
+        (lambda data: data[:-10], ManifestError, "part-00000.json"),
+        (edited(rank=3), ManifestError, "rank 3"),
+        (edited(world_size=2), ManifestError, "rank 0"),
+        (edited(save_id="20260101T000000Z-0000000000000000"), ManifestError, "20260101T000000Z-0000000000000000"),
+        (lambda _: None, RanksMissingError, "part-00000.json: rank 0 of 1"),
+    ],
+)
+async def test_a_part_that_is_damaged_before_the_commit(
+    memory: Place,
+    held_back: Callable[[Saver], AbstractAsyncContextManager[asyncio.Event]],
+    damage: Callable[[bytes], bytes | None],
+    error: type[Exception],
+    words: str,
+) -> None:
+    async with memory.saver() as saver:
+        async with held_back(saver) as reached:
+            save = asyncio.create_task(saver.save({"x": np.arange(4)}, step=1))
+            await reached.wait()
+            [part] = [path for path in await memory.paths() if "/part-" in path]
+            data = damage(await memory.get(part))
+            if data is None:
+                await memory.remove(part)
+            else:
+                await memory.put(part, data)
+        with pytest.raises(error, match=words):
+            await save
+        assert await saver.latest() is None
+        assert await memory.paths() == []
+
+
+@pytest.mark.parametrize("how", ["missing", "truncated", "lengthened"])
+async def test_a_shard_that_is_damaged_before_the_commit(
+    memory: Place, held_back: Callable[[Saver], AbstractAsyncContextManager[asyncio.Event]], how: str
+) -> None:
+    async with memory.saver() as saver:
+        async with held_back(saver) as reached:
+            save = asyncio.create_task(saver.save({"x": np.arange(4)}, step=1))
+            await reached.wait()
+            [shard] = await memory.shards()
+            await SHARD_DAMAGE[how](memory, shard)
+        with pytest.raises(CheckpointCorruptError, match=shard):
+            await save
+        assert await memory.paths() == []
