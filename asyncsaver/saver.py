@@ -398,7 +398,9 @@ class Saver:
         late = root.store_time or root.now()
         state = state.reconciled(catalog.entries, late=late, began=began)
         if not dry_run:
-            state = await root.update_state(lambda now: now.reconciled(catalog.entries, late=late, began=began))
+            state = await root.update_state(
+                lambda now: now.reconciled(catalog.entries, late=late, began=began, seen=catalog.seen)
+            )
         return await prune_entries(root, self._policy, state, writer=WRITER, dry_run=dry_run)
 
     @guarded

@@ -1,6 +1,6 @@
 """How the cost grows with the number of tensors and of checkpoints. Prints Markdown tables.
 
-    python benchmarks/scale.py
+python benchmarks/scale.py
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ async def seconds(call: Callable[[], Awaitable[object]]) -> float:
 
 async def tensors(counts: list[int], folder: Path) -> None:
     """Many small tensors, on the local disk, next to safetensors alone (which keeps no structure, and does not fsync)."""
-    print("| tensors of 1 KiB | save, s | restore, s | restore into a target, s | safetensors save, s | load, s | objects |")
+    print(
+        "| tensors of 1 KiB | save, s | restore, s | restore into a target, s | safetensors save, s | load, s | objects |"
+    )
     print("|---|---|---|---|---|---|---|")
     for count in counts:
         state = {f"layer{i // 100}.{i % 100}": np.full(256, i, np.float32) for i in range(count)}
@@ -44,7 +46,9 @@ async def tensors(counts: list[int], folder: Path) -> None:
         load_file(folder / "plain.safetensors")
         plain_load = time.perf_counter() - began
         objects = sum(path.is_file() for path in root.rglob("*"))
-        print(f"| {count:,} | {save:.2f} | {restore:.2f} | {into:.2f} | {plain_save:.2f} | {plain_load:.2f} | {objects} |")
+        print(
+            f"| {count:,} | {save:.2f} | {restore:.2f} | {into:.2f} | {plain_save:.2f} | {plain_load:.2f} | {objects} |"
+        )
 
 
 async def checkpoints(counts: list[int]) -> None:

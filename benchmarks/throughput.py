@@ -1,6 +1,6 @@
 """Save and restore one state, side by side with what one would use instead. Prints a Markdown table.
 
-    python benchmarks/throughput.py --mib 512 --rounds 5
+python benchmarks/throughput.py --mib 512 --rounds 5
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class Table:
         self._stalls[what][who].append(stalls[0])
 
     def show(self) -> None:
-        print("| what | who | seconds (median) | MiB/s | worst stall of the loop, ms (median) | asyncsaver is faster by |")
+        print(
+            "| what | who | seconds (median) | MiB/s | worst stall of the loop, ms (median) | asyncsaver is faster by |"
+        )
         print("|---|---|---|---|---|---|")
         for what, by_who in self._seconds.items():
             ours = statistics.median(by_who["asyncsaver"])
@@ -56,7 +58,9 @@ class Table:
                 median = statistics.median(seconds)
                 ratio = "" if who == "asyncsaver" else f"{median / ours:.2f}x"
                 stall = statistics.median(self._stalls[what][who]) * 1000
-                print(f"| {what} | {who} | {median:.3f} | {self._nbytes / median / 2**20:.0f} | {stall:.0f} | {ratio} |")
+                print(
+                    f"| {what} | {who} | {median:.3f} | {self._nbytes / median / 2**20:.0f} | {stall:.0f} | {ratio} |"
+                )
 
 
 @contextlib.asynccontextmanager
@@ -122,7 +126,9 @@ async def s3(table: Table, state: State, options: dict[str, Any], rounds: int) -
     async def get_all() -> None:
         await asyncio.gather(*(get(name) for name in state))
 
-    async with Saver("s3://bench/run", storage_options=options, max_to_keep=1, concurrency=AT_ONCE, single_writer=True) as saver:
+    async with Saver(
+        "s3://bench/run", storage_options=options, max_to_keep=1, concurrency=AT_ONCE, single_writer=True
+    ) as saver:
         for number in range(rounds):
             await table.measure("S3: save", "asyncsaver", lambda: saver.save(state, step=number))
             await table.measure("S3: save", "s3fs _pipe_file", put_all)

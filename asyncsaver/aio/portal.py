@@ -49,6 +49,7 @@ class Portal:
         def end(task: asyncio.Task[T]) -> None:
             if task.cancelled():
                 outcome.cancel()
+                outcome.set_running_or_notify_cancel()  # without this, nobody who waits for it is told
             elif (error := task.exception()) is not None:
                 outcome.set_exception(error)
             else:

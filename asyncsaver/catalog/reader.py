@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asyncsaver.aio.tasks import run_all, run_both
 from asyncsaver.aio.threads import Threads
 from asyncsaver.errors import ManifestError, ObjectNotFoundError
 from asyncsaver.formats import native
-from asyncsaver.model.catalog import Catalog, Folder, build_catalog, sort_into_folders
-from asyncsaver.model.manifest import Record
+from asyncsaver.model.catalog import Catalog, Folder, Listed, build_catalog, sort_into_folders
+from asyncsaver.model.manifest import Manifest, Record
 from asyncsaver.model.names import STATE_FILE, Naming, slot_path
 from asyncsaver.model.statefile import Entry, StateFile, entry_of
 from asyncsaver.store.contract import Store
 
 log = logging.getLogger("asyncsaver")
 _READS_AT_ONCE = 16
+_LOOKS_AGAIN = 3
 _SMALL = 64 * 1024
 
 
@@ -60,7 +61,19 @@ class CatalogReader:
         return self._naming.parse(name)[0]
 
     async def load(self) -> Catalog:
-        """Everything under the root that is a checkpoint or was one: one GET, one LIST, and a GET for each unknown record."""
+        """Everything under the root that is a checkpoint or was one: one GET, one LIST, and a GET for each unknown record.
+
+        When a record was replaced or removed after it was listed, this looks again: what has taken its place may not have been
+        listed either, and an overwritten checkpoint would seem to be gone.
+        """
+        catalog, outdated = await self._look()
+        for _ in range(_LOOKS_AGAIN):
+            if not outdated:
+                break
+            catalog, outdated = await self._look()
+        return catalog
+
+    async def _look(self) -> tuple[Catalog, bool]:
         (state, _), listing = await run_both(self.read_state(), self._store.list())
         folders = await self._threads.run(sort_into_folders, listing.objects, self._naming)
         cached = {**state.by_path(), **self._known}
@@ -78,7 +91,12 @@ class CatalogReader:
         for path, error in damaged.items():
             log.warning("%s: not listed as a checkpoint: %s", path, error)
         self._known = {entry.path: entry for entry in entries}
-        return build_catalog(folders, entries, damaged)
+        outdated = any(
+            _has_changed(folders[name].slots[slot], found.get(path))
+            for name, slot in unknown
+            if (path := slot_path(name, slot)) not in damaged
+        )
+        return replace(build_catalog(folders, entries, damaged), seen=state.by_path()), outdated
 
     async def folder(self, name: str) -> FolderRecords:
         """One checkpoint's folder with all its records: one LIST, and a GET for each slot."""
@@ -139,3 +157,10 @@ class CatalogReader:
 
         await run_all(read(name, slot) for name, slot in slots)
         return found, damaged
+
+
+def _has_changed(listed: Listed, read: FoundRecord | None) -> bool:
+    if read is None:
+        return True
+    known = listed.etag is not None and read.etag is not None
+    return known and listed.etag != read.etag and not isinstance(read.record, Manifest)

@@ -96,6 +96,7 @@ class Catalog:
         retired: tombstones and fences.
         damaged: path of a record that cannot be read → why.
         folders: what is listed, by name.
+        seen: what the state file said at that time, by the path of the record.
     """
 
     checkpoints: Sequence[Entry]
@@ -103,6 +104,7 @@ class Catalog:
     retired: Sequence[Entry]
     damaged: Mapping[str, Exception]
     folders: Mapping[str, Folder]
+    seen: Mapping[str, Entry] = field(default_factory=dict)
 
     def by_name(self, name: str) -> Entry | None:
         """The committed checkpoint of that name, if there is one."""

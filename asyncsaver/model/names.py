@@ -28,6 +28,8 @@ def check_prefix(prefix: object) -> str:
         raise ValueError(
             f"prefix {prefix!r} must be 1 to 100 letters, digits or ._=+@- and start with a letter, a digit or _"
         )
+    if prefix == STATE_FILE:
+        raise ValueError(f"prefix {prefix!r} is the name of the state file")
     return prefix
 
 

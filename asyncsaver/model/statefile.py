@@ -6,7 +6,7 @@ a listing alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -88,13 +88,17 @@ class StateFile(msgspec.Struct, frozen=True, kw_only=True):
             self, entries=sorted(merged.values(), key=lambda entry: (entry.order, entry.path))
         )
 
-    def reconciled(self, entries: Iterable[Entry], *, late: datetime, began: datetime) -> StateFile:
+    def reconciled(
+        self, entries: Iterable[Entry], *, late: datetime, began: datetime, seen: Mapping[str, Entry] | None = None
+    ) -> StateFile:
         """This state with what was found on the store in place of what it had listed.
 
         Args:
             entries: one for each record that stands.
             late: what the store's clock says: from now on count the tombstones and fences that are new.
             began: where `KeepEveryHours` counts from if nothing is recorded yet.
+            seen: what this state said when the store was looked at. What it says otherwise now, others have written since, and
+                stays. None where nothing can have changed.
         """
         since = {entry.path: entry.since for entry in self.entries if entry.state != "committed"}
         known = [
@@ -104,7 +108,8 @@ class StateFile(msgspec.Struct, frozen=True, kw_only=True):
             for entry in entries
         ]
         empty = msgspec.structs.replace(self, entries=[], last_preserved=self.last_preserved or began)
-        return empty.with_entries(known)
+        newer = [] if seen is None else [entry for entry in self.entries if seen.get(entry.path) != entry]
+        return empty.with_entries([*known, *newer])
 
 
 def entry_of(record: Record, etag: str | None) -> Entry:

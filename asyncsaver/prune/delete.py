@@ -9,7 +9,7 @@ import msgspec
 from asyncsaver.catalog.root import Root
 from asyncsaver.model.manifest import Manifest
 from asyncsaver.model.names import PINNED_MARKER
-from asyncsaver.model.statefile import Entry, StateFile, entry_of
+from asyncsaver.model.statefile import StateFile, entry_of
 from asyncsaver.prune.prune import Changes, delete_entries
 from asyncsaver.prune.retire import remove_markers, retire_damaged
 

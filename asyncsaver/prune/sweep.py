@@ -50,9 +50,8 @@ async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool
                 dead[save_id] = objects
             else:
                 young.append(save_id)
-        if dead and not dry_run:
-            if not _fenced(folder, catalog).issuperset(dead):
-                dead = {save_id: dead[save_id] for save_id in await fence(root, folder, list(dead), writer=writer)}
+        if not dry_run and not _fenced(folder, catalog).issuperset(dead):
+            dead = {save_id: dead[save_id] for save_id in await fence(root, folder, list(dead), writer=writer)}
         for save_id, objects in dead.items():
             error = None if dry_run else await _delete(root, objects)
             swept.append(Swept(folder.name, save_id, len(objects), sum(item.size for item in objects), error))
@@ -77,7 +76,12 @@ def _fenced(folder: Folder, catalog: Catalog) -> set[str]:
     last = max(folder.slots, default=-1)
     if len(folder.slots) <= last:
         return set()
-    return {save_id for entry in catalog.retired if entry.path == slot_path(folder.name, last) for save_id in entry.condemned}
+    return {
+        save_id
+        for entry in catalog.retired
+        if entry.path == slot_path(folder.name, last)
+        for save_id in entry.condemned
+    }
 
 
 async def fence(root: Root, folder: Folder, save_ids: Collection[str], *, writer: str) -> list[str]:

@@ -78,8 +78,18 @@ async def find_checkpoint(root: Root, checkpoint: Checkpoint) -> Found:
 
 
 async def find_name(root: Root, name: str) -> Found | Deleted | None:
-    """The checkpoint of that name: the highest committed slot. Else its tombstone, or None."""
-    return _highest(await root.reader.folder(name))
+    """The checkpoint of that name: the highest committed slot. Else its tombstone, or None.
+
+    Between the listing and the reading of the records the checkpoint may be overwritten, and the old one deleted: where nothing
+    committed is found, the slots are listed again until no new one has come up.
+    """
+    looked: set[int] = set()
+    while True:
+        folder = await root.reader.folder(name)
+        found = _highest(folder)
+        if isinstance(found, Found) or folder.folder.slots.keys() <= looked:
+            return found
+        looked |= folder.folder.slots.keys()
 
 
 def _highest(found: FolderRecords) -> Found | Deleted | None:

@@ -189,7 +189,9 @@ class SaveLine:
         found = await self.root.load()
         began = datetime.fromtimestamp(self.settings.began, UTC)
         late = self.root.store_time or self.root.now()
-        await self.root.update_state(lambda state: state.reconciled(found.entries, late=late, began=began))
+        await self.root.update_state(
+            lambda state: state.reconciled(found.entries, late=late, began=began, seen=found.seen)
+        )
         self.state_error = None
 
     async def _check_store(self) -> None:
@@ -240,10 +242,10 @@ class SaveLine:
 
         def change(state: StateFile) -> StateFile:
             # What earlier saves, here or elsewhere, that did not get through this have left unlisted, or listed though gone.
-            standing = state.entries if found is None else found.entries
+            standing, seen = (state.entries, None) if found is None else (found.entries, found.seen)
             late = self.root.store_time or self.root.now()
             began = datetime.fromtimestamp(self.settings.began, UTC)
-            return state.reconciled([*standing, entry], late=late, began=began)
+            return state.reconciled([*standing, entry], late=late, began=began, seen=seen)
 
         try:
             state = await self.root.update_state(change)

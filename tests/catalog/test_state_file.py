@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from asyncsaver import Saver
 from asyncsaver.errors import AccessDeniedError, ObjectNotFoundError, PreconditionFailedError, StoreError
 from asyncsaver.formats import native
 from asyncsaver.model.statefile import StateFile
@@ -63,6 +62,8 @@ async def empty(world: World) -> None:
 async def foreign(world: World) -> None:
     """Another root's state file was copied here."""
     other = World()
+    for _ in range(100):  # etags of stores in memory are counted, those of others never meet
+        await other.memory().put("notes.txt", b"")
     await with_steps(other, 1, 2, 7, 8)
     await world.memory().put(STATE, (await other.objects())[STATE])
 
@@ -131,7 +132,7 @@ async def test_an_update_that_was_overtaken_or_lost_is_made_again(answer: str) -
         checkpoint = await saver.save(state_of(3), step=3)
     assert checkpoint.stats is not None
     assert checkpoint.stats.state_file_error is None
-    assert steps(await state(world)) == ([1, 2, 3] if answer == "conflict" else [1, 3])
+    assert set(steps(await state(world))) == ({1, 2, 3} if answer == "conflict" else {1, 3})
 
 
 async def test_two_first_savers_both_end_up_listed() -> None:

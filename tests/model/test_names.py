@@ -144,7 +144,25 @@ def test_prefixes(prefix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "prefix", ["", ".", "..", ".x", "-x", "a/b", "a\\b", "a b", "a\n", "é", "a*", "x" * 101, "a:b", "%2e", "a?"]
+    "prefix",
+    [
+        "",
+        ".",
+        "..",
+        ".x",
+        "-x",
+        "a/b",
+        "a\\b",
+        "a b",
+        "a\n",
+        "é",
+        "a*",
+        "x" * 101,
+        "a:b",
+        "%2e",
+        "a?",
+        "checkpoint.json",
+    ],
 )
 def test_prefixes_that_would_not_stand_in_every_store(prefix: str) -> None:
     with pytest.raises(ValueError, match="prefix"):

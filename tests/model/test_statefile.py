@@ -68,6 +68,17 @@ def _fields(one: Entry) -> dict[str, Any]:
     return {field: getattr(one, field) for field in one.__struct_fields__}
 
 
+@given(states, states, st.lists(entries, max_size=3))
+def test_reconciling_leaves_what_others_have_written_since(
+    state: StateFile, standing: StateFile, new: list[Entry]
+) -> None:
+    now = state.with_entries(new)
+    after = now.reconciled(standing.entries, late=LATE, began=START, seen=state.by_path()).by_path()
+    unseen = {one.path: one for one in now.entries if state.by_path().get(one.path) != one}
+    assert after.keys() == standing.by_path().keys() | unseen.keys()
+    assert {path: after[path] for path in unseen} == unseen
+
+
 @pytest.mark.parametrize(("recorded", "expected"), [(None, START), (LATE, LATE)])
 def test_where_every_hours_counts_from_is_recorded_once(recorded: datetime | None, expected: datetime) -> None:
     state = StateFile(last_preserved=recorded).reconciled([], late=LATE, began=START)

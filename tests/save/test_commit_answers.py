@@ -90,7 +90,7 @@ async def test_unclear_answers_are_settled_by_reading_back(answers: list[Fault])
 async def test_a_delayed_request_that_lands_before_the_retry_is_our_own_commit() -> None:
     world = World()
     late = Late(timed_out())
-    retry = Meanwhile(lambda: late.land())
+    retry = Meanwhile(late.land)
     async with world.saver(world.store(at("create", SLOT, late, retry))) as saver:
         checkpoint = await save(saver)
     assert checkpoint.slot == 0
@@ -210,7 +210,9 @@ async def test_what_cannot_be_read_is_in_the_way() -> None:
     assert await world.data_folders() == {}
 
 
-@pytest.mark.parametrize("error", [broken(), AccessDeniedError("no"), conflict()], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "error", [broken(), AccessDeniedError("no"), conflict()], ids=lambda error: type(error).__name__
+)
 async def test_a_refusal_for_good_fails_the_save_and_leaves_nothing(error: StoreError) -> None:
     world = World()
     async with world.saver(world.store(always("create", SLOT, Fail(error)))) as saver:
@@ -242,7 +244,7 @@ async def test_a_commit_that_nobody_answers_is_unknown_and_keeps_its_data(lands:
         return Fail(timed_out()) if call.operation == "get" and call.path == SLOT else None
 
     async with world.saver(world.store(script), commit_timeout=0.1) as saver:
-        with pytest.raises(CommitUnknownError, match="not settled within 0.1 s") as caught:
+        with pytest.raises(CommitUnknownError, match=r"not settled within 0\.1 s") as caught:
             await save(saver)
     assert caught.value.retryable
     assert len(await world.data_folders()) == 1
@@ -331,7 +333,7 @@ async def test_leftovers_that_cannot_be_deleted_are_logged_and_the_first_error_i
         return Fail(StoreError("also broken")) if call.operation == "delete" and NAME in call.path else None
 
     async with world.saver(world.store(script)) as saver:
-        with pytest.raises(StoreError, match="^broken$"):
+        with pytest.raises(StoreError, match=r"^broken$"):
             await save(saver)
     assert "leftovers of a failed save stay for a sweep: also broken" in caplog.text
     async with world.saver() as saver:
@@ -349,5 +351,3 @@ async def test_the_manifest_that_lands_is_the_one_that_is_returned() -> None:
         assert (manifest.save_id, manifest.total_bytes) == (checkpoint.save_id, checkpoint.total_bytes)
         (listed,) = await saver.checkpoints()
         assert (listed.metrics, listed.metadata) == ({"loss": 0.5}, {"git": "abc"})
-
-

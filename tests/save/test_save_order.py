@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,6 +27,11 @@ def held(**holds: Hold) -> Any:
     return script
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - nothing tells when; the test's time limit ends a wait in vain
+        await asyncio.sleep(0)
+
+
 async def test_a_later_save_that_is_faster_commits_later() -> None:
     world = World()
     slow = Hold()
@@ -34,8 +40,7 @@ async def test_a_later_save_that_is_faster_commits_later() -> None:
         first = asyncio.create_task(saver.save(state_of(1), step=1))
         await slow.reached.wait()
         second = asyncio.create_task(saver.save(state_of(2), step=2))
-        while not store.count("put", "ckpt-00000002/"):
-            await asyncio.sleep(0)
+        await until(lambda: store.count("put", "ckpt-00000002/") > 0)
         assert store.count("create", "manifest") == 0
         slow.release.set()
         await asyncio.gather(first, second)
@@ -66,8 +71,7 @@ async def test_one_that_ends_out_of_turn_does_not_let_later_ones_overtake(ends: 
         middle.release.set()
         with pytest.raises(asyncio.CancelledError if ends == "cancelled" else StoreError):
             await second
-        while not store.count("put", "ckpt-00000003/"):
-            await asyncio.sleep(0)
+        await until(lambda: store.count("put", "ckpt-00000003/") > 0)
         assert not third.done()
         assert store.count("create", "manifest") == 0
         slow.release.set()
@@ -211,8 +215,7 @@ async def test_a_background_failure_that_nobody_awaited_is_raised_by_the_next_sa
     world = World()
     async with world.saver(world.store(at("put", "part-00000", Fail(broken())))) as saver:
         pending = await saver.save_in_background(state_of(1), step=1)
-        while not pending.done():
-            await asyncio.sleep(0)
+        await until(pending.done)
         await asyncio.sleep(0)
         with pytest.raises(StoreError, match="broken"):
             await saver.save(state_of(2), step=2)

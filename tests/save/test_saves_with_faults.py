@@ -15,6 +15,8 @@ from asyncsaver.errors import AsyncSaverError, CommitUnknownError
 from ..doubles.scripted import Call, Cancel, Fail, Script, from_nth, nth  # noqa: TID252 - test folders have no name
 from ..doubles.world import World, broken, closing, for_each, number_of, numbers_of, state_of, timed_out  # noqa: TID252
 
+pytestmark = pytest.mark.slow  # some 1300 interrupted runs
+
 Action = Callable[[Saver], Awaitable[Any]]
 KINDS = ["lost request", "lost reply", "refused", "dies", "cancelled before", "cancelled after"]
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import pickle
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,14 @@ async def test_what_a_save_returns(nearby: Place) -> None:
 
 
 async def test_metrics_and_metadata_come_back(nearby: Place) -> None:
-    metrics = {"loss": 0.1, "steps": 7, "nan": math.nan, "inf": -math.inf, "np": np.float32(0.5), "big": 2**60}
+    metrics: dict[str, Any] = {
+        "loss": 0.1,
+        "steps": 7,
+        "nan": math.nan,
+        "inf": -math.inf,
+        "np": np.float32(0.5),
+        "big": 2**60,
+    }
     metadata = {"git": "abc", "list": [1, 2.5, None, True, {"ä": "日本"}], "empty": {}, "tuple": (1, 2), "max": 2**63}
     async with nearby.saver() as saver:
         saved = await saver.save(STATE, step=1, metrics=metrics, metadata=metadata)

@@ -73,7 +73,7 @@ async def test_a_background_save_holds_the_state_as_it_was(
 async def test_a_tensor_larger_than_a_shard_and_a_request(anywhere: Place) -> None:
     part = open_store(anywhere.url, storage_options=anywhere.storage_options).capabilities.part_bytes
     large = np.random.default_rng(0).integers(0, 2**63, part // 8 + 2**17 + 3, np.uint64)
-    state = {"small": np.arange(5), "large": large, "after": np.float32([1, 2])}
+    state = {"small": np.arange(5), "large": large, "after": np.array([1, 2], np.float32)}
     async with anywhere.saver(shard_bytes=2**20) as saver:
         saved = await saver.save(state, step=1)
         assert saved.total_bytes > part + 2**20
