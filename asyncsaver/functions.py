@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from asyncsaver.aio.budget import ByteBudget
-from asyncsaver.aio.threads import Threads
+from asyncsaver.catalog.opening import open_root
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import CheckpointDeletedError, CheckpointNotFoundError
 from asyncsaver.model.checkpoint import Checkpoint, checkpoint_of
-from asyncsaver.model.config import DEFAULT_MEMORY_BUDGET
-from asyncsaver.model.leaves import Adapters
 from asyncsaver.model.names import Naming, check_prefix
 from asyncsaver.restore.find import Found, find_latest, find_name
 from asyncsaver.restore.reader import CheckpointReader
-from asyncsaver.store.registry import open_store
-from asyncsaver.store.retry import RetryingStore
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -71,11 +64,11 @@ async def open_checkpoint(
     if format not in {"auto", "native"}:
         raise ValueError(f"format={format!r} is not available in this version; format can be 'auto' or 'native'")
     parent, name = _split(url)
-    root = _root(parent, _naming_of(name), storage_options, filesystem)
+    root = open_root(parent, _naming_of(name), storage_options=storage_options, filesystem=filesystem)
     try:
         found = await _find(root, name)
     except BaseException:
-        await _close(root)
+        await root.close()
         raise
     return CheckpointReader(root, found, owns_root=True)
 
@@ -175,32 +168,9 @@ async def _opened(
     storage_options: Mapping[str, Any] | None,
     filesystem: AbstractFileSystem | None,
 ) -> AsyncIterator[Root]:
-    root = _root(url, Naming(check_prefix(prefix)), storage_options, filesystem)
+    naming = Naming(check_prefix(prefix))
+    root = open_root(url, naming, storage_options=storage_options, filesystem=filesystem)
     try:
         yield root
     finally:
-        await _close(root)
-
-
-def _root(
-    url: str | os.PathLike[str],
-    naming: Naming,
-    storage_options: Mapping[str, Any] | None,
-    filesystem: AbstractFileSystem | None,
-) -> Root:
-    store = RetryingStore(open_store(url, storage_options=storage_options, filesystem=filesystem))
-    return Root(
-        store=store,
-        naming=naming,
-        threads=Threads("asyncsaver", 4),
-        budget=ByteBudget(DEFAULT_MEMORY_BUDGET),
-        concurrency=store.capabilities.concurrency,
-        clock=time.time,
-        random_bits=secrets.randbits,
-        adapters=Adapters.discover(),
-    )
-
-
-async def _close(root: Root) -> None:
-    root.threads.close()
-    await root.store.close()
+        await root.close()

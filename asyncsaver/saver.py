@@ -5,42 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import secrets
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from asyncsaver.aio.budget import ByteBudget
 from asyncsaver.aio.guard import LoopGuard, guarded
-from asyncsaver.aio.threads import Threads
-from asyncsaver.catalog.root import Root
-from asyncsaver.errors import CheckpointDeletedError, CheckpointNotFoundError, ReadOnlyError
+from asyncsaver.catalog.opening import open_root
+from asyncsaver.errors import CheckpointDeletedError, ReadOnlyError
 from asyncsaver.model.checkpoint import Checkpoint, Progress, check_metadata, checkpoint_of, encode_metrics
-from asyncsaver.model.config import (
-    DEFAULT_COMMIT_TIMEOUT,
-    DEFAULT_MEMORY_BUDGET,
-    DEFAULT_SHARD_BYTES,
-    check_config,
-)
-from asyncsaver.model.leaves import Adapters
+from asyncsaver.model.config import DEFAULT_COMMIT_TIMEOUT, DEFAULT_MEMORY_BUDGET, DEFAULT_SHARD_BYTES, check_config
 from asyncsaver.model.names import check_step
 from asyncsaver.model.retention import RetentionPolicy
 from asyncsaver.model.select import Select
 from asyncsaver.prune.delete import delete_checkpoint, set_pin
-from asyncsaver.prune.prune import prune_entries
+from asyncsaver.prune.prune import prune_root
 from asyncsaver.prune.report import PruneReport, SweepReport
-from asyncsaver.prune.sweep import sweep_root
-from asyncsaver.restore.find import Found, find_checkpoint, find_latest, find_step
+from asyncsaver.prune.sweep import check_grace, sweep_root
+from asyncsaver.restore.find import Found, find, find_latest, find_step
 from asyncsaver.restore.reader import CheckpointReader
 from asyncsaver.restore.verify import VerifyReport, verify_checkpoint
 from asyncsaver.save.attempt import Request
 from asyncsaver.save.background import BackgroundSaves, PendingSave
 from asyncsaver.save.line import SaveLine, SaveSettings
-from asyncsaver.save.stage import Staged, snapshot, stage
-from asyncsaver.store.registry import open_store
-from asyncsaver.store.retry import RetryingStore
+from asyncsaver.save.staging import Staging
+from asyncsaver.store.contract import Store
 from asyncsaver.version import WRITER
 
 if TYPE_CHECKING:
@@ -57,8 +46,8 @@ class Saver:
     One saver serves any number of coroutines of one event loop. Constructing does no I/O, and wrong arguments raise at once.
 
     Args:
-        url: the root: ``s3://bucket/run``, ``gs://…``, ``az://…``, ``memory://name``, a folder, or any URL that fsspec knows. A
-            run has its own root.
+        url: the root: ``s3://bucket/run``, ``gs://…``, ``az://…``, ``memory://name``, a folder, any URL of fsspec; or a
+            ready `Store`, which the saver then closes. A run has its own root.
         storage_options: as fsspec's filesystem for the scheme takes them (``key``, ``secret``, ``endpoint_url``, …). Without
             any, the environment and the usual profiles are used.
         filesystem: a ready fsspec filesystem; ``url`` is then a path in it.
@@ -92,7 +81,7 @@ class Saver:
 
     def __init__(
         self,
-        url: str | os.PathLike[str],
+        url: str | os.PathLike[str] | Store,
         *,
         storage_options: Mapping[str, Any] | None = None,
         filesystem: AbstractFileSystem | None = None,
@@ -140,24 +129,22 @@ class Saver:
             run_id=run_id,
             coordinator=coordinator,
         )
-        store = RetryingStore(open_store(url, storage_options=storage_options, filesystem=filesystem, engine=engine))
-        self._root = Root(
-            store=store,
-            naming=config.naming,
-            threads=Threads("asyncsaver", min(8, (os.cpu_count() or 2) + 2)),
-            budget=ByteBudget(config.memory_budget),
-            concurrency=config.concurrency or store.capabilities.concurrency,
-            clock=clock or time.time,
-            random_bits=secrets.randbits,
-            adapters=Adapters.discover(),
+        self._root = open_root(
+            url,
+            config.naming,
+            storage_options=storage_options,
+            filesystem=filesystem,
+            engine=engine,
+            memory_budget=config.memory_budget,
+            concurrency=config.concurrency,
+            clock=clock,
             progress=progress,
         )
         self._policy = config.policy
         self._read_only = read_only
-        self._snapshots = ByteBudget(config.memory_budget)
-        self._staging = asyncio.Lock()
+        self._staging = Staging(self._root, config.memory_budget)
         self._background = BackgroundSaves()
-        self._guard = LoopGuard(f"the saver of {store.url}")
+        self._guard = LoopGuard(f"the saver of {self.url}")
         self._line = SaveLine(
             self._root,
             SaveSettings(
@@ -214,7 +201,7 @@ class Saver:
         request = self._request(step, metrics, metadata, overwrite=overwrite, pin=pin, report=self._root.report)
         ticket = self._line.take_place(request.name)
         try:
-            staged, seconds = await self._stage(state, step)
+            staged, seconds = await self._staging.stage(state, step)
             return await self._line.run(ticket, request, staged, seconds)
         finally:
             self._line.leave_place(ticket)
@@ -248,10 +235,7 @@ class Saver:
         request = self._request(step, metrics, metadata, overwrite=overwrite, pin=pin, report=report)
         ticket = self._line.take_place(request.name)
         try:
-            # One at a time, in the order of the line: a later save must not take memory that an earlier one waits for, since it
-            # gives it back only after its commit, which in turn waits for the earlier one.
-            async with self._staging:
-                staged, seconds, nbytes = await self._snapshot(state, step, request.name)
+            staged, seconds, nbytes = await self._staging.snapshot(state, step, request.name)
         except BaseException:
             self._line.leave_place(ticket)
             raise
@@ -259,7 +243,7 @@ class Saver:
 
         def ended(_: asyncio.Task[Checkpoint]) -> None:
             self._line.leave_place(ticket)
-            self._snapshots.release(nbytes)
+            self._staging.give_back(nbytes)
 
         # Not in the task itself: one that is cancelled before it has begun runs nothing, not even a finally.
         task.add_done_callback(ended)
@@ -391,17 +375,8 @@ class Saver:
             Each checkpoint, kept or deleted, and the reason.
         """
         self._check_writable() if not dry_run else self._guard.check()
-        root = self._root
-        catalog = await root.load()
-        state, _ = await root.reader.read_state()
         began = datetime.fromtimestamp(self._line.settings.began, UTC)
-        late = root.store_time or root.now()
-        state = state.reconciled(catalog.entries, late=late, began=began)
-        if not dry_run:
-            state = await root.update_state(
-                lambda now: now.reconciled(catalog.entries, late=late, began=began, seen=catalog.seen)
-            )
-        return await prune_entries(root, self._policy, state, writer=WRITER, dry_run=dry_run)
+        return await prune_root(self._root, self._policy, began=began, writer=WRITER, dry_run=dry_run)
 
     @guarded
     async def sweep(self, grace: float | timedelta = _DAY, *, dry_run: bool = False) -> SweepReport:
@@ -413,15 +388,7 @@ class Saver:
             dry_run: only say what would be removed.
         """
         self._check_writable() if not dry_run else self._guard.check()
-        if isinstance(grace, bool) or not isinstance(grace, int | float | timedelta):
-            raise TypeError(f"grace must be seconds or a timedelta, not {type(grace).__name__}")
-        try:
-            quiet = grace if isinstance(grace, timedelta) else timedelta(seconds=grace)
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"grace must be a number of seconds that a timedelta can hold, not {grace}") from error
-        if quiet < timedelta(0):
-            raise ValueError(f"grace must not be negative, not {grace}")
-        return await sweep_root(self._root, grace=quiet, writer=WRITER, dry_run=dry_run)
+        return await sweep_root(self._root, grace=check_grace(grace), writer=WRITER, dry_run=dry_run)
 
     async def close(self) -> None:
         """Wait for what is running, background saves included, then release everything. Calling twice is fine.
@@ -442,8 +409,7 @@ class Saver:
                 await self._line.repair_state()
             self._background.raise_unobserved()
         finally:
-            await self._root.store.close()
-            self._root.threads.close()
+            await self._root.close()
 
     async def __aenter__(self) -> Self:
         self._guard.check()
@@ -484,44 +450,10 @@ class Saver:
             report=report,
         )
 
-    async def _stage(self, state: Any, step: int | None) -> tuple[Staged, float]:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        staged = await self._root.threads.run(stage, state, self._root.adapters)
-        self._root.report(Progress("staging", step, staged.nbytes, staged.nbytes))
-        return staged, loop.time() - began
-
-    async def _snapshot(self, state: Any, step: int | None, name: str) -> tuple[Staged, float, int]:
-        """Stage a state and copy it. Returns it, how long that took, and the bytes now held in the budget of snapshots."""
-        staged, seconds = await self._stage(state, step)
-        nbytes = staged.nbytes
-        waits = self._snapshots.would_wait(nbytes)
-        if waits:
-            log.info("%s: waiting for an earlier background save before %s is staged", self.url, name)
-        await self._snapshots.acquire(nbytes)
-        try:
-            if waits:
-                staged, seconds = await self._stage(state, step)  # it may have changed while this waited
-            began = asyncio.get_running_loop().time()
-            staged = await snapshot(staged, self._root.adapters, self._root.threads)
-        except BaseException:
-            self._snapshots.release(nbytes)
-            raise
-        return staged, seconds + asyncio.get_running_loop().time() - began, nbytes
-
     async def _open(self, step: int | None, checkpoint: Checkpoint | None) -> CheckpointReader:
         self._guard.check()
-        if checkpoint is not None:
-            found: Found | None = await find_checkpoint(self._root, checkpoint)
-        elif step is not None:
-            found = await find_step(self._root, check_step(step))
-        else:
-            found = await find_latest(self._root)
-        if found is None:
-            raise CheckpointNotFoundError(
-                f"{self.url} holds no committed checkpoint named {self._root.naming.prefix}-…"
-            )
-        return CheckpointReader(self._root, found)
+        number = None if step is None else check_step(step)
+        return CheckpointReader(self._root, await find(self._root, number, checkpoint))
 
     async def _set_pin(self, step: int | None, *, pinned: bool) -> None:
         self._check_writable()

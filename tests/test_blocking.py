@@ -100,10 +100,14 @@ def test_closing_ends_the_thread_and_what_comes_after_is_refused(tmp_path: Path)
 
 
 def test_an_error_in_the_block_is_not_hidden(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError) as caught, blocking.Saver(tmp_path) as saver:
-        saver.save(state(1), step=1)
-        saver.save_in_background(state(1), step=1)
-        raise ZeroDivisionError
+    def body() -> None:
+        with blocking.Saver(tmp_path) as saver:
+            saver.save(state(1), step=1)
+            saver.save_in_background(state(1), step=1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        body()
     assert any("CheckpointExistsError" in note for note in caught.value.__notes__)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -54,8 +55,10 @@ class Root:
     own_saves: dict[str, str] = field(default_factory=dict)
     store_time: datetime | None = None
     reader: CatalogReader = field(init=False)
+    _rng: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
+        self._rng = random.Random(self.random_bits(64))  # noqa: S311 - spreads load, guards nothing
         self.reader = CatalogReader(self.store, self.naming, self.threads)
 
     def now(self) -> datetime:
@@ -83,4 +86,9 @@ class Root:
 
     async def update_state(self, change: Callable[[StateFile], StateFile]) -> StateFile:
         """Change the state file; see `catalog.state.update_state`."""
-        return await update_state(self.store, self.reader, self.threads, change)
+        return await update_state(self.store, self.reader, self.threads, change, self._rng)
+
+    async def close(self) -> None:
+        """Release connections and threads."""
+        self.threads.close()
+        await self.store.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 from collections.abc import Callable
 
 import msgspec
@@ -14,13 +16,14 @@ from asyncsaver.formats import native
 from asyncsaver.model.names import STATE_FILE
 from asyncsaver.model.statefile import StateFile
 from asyncsaver.store.contract import Store
+from asyncsaver.store.retry import full_jitter
 
 log = logging.getLogger("asyncsaver")
 _TRIES = 20
 
 
 async def update_state(
-    store: Store, reader: CatalogReader, threads: Threads, change: Callable[[StateFile], StateFile]
+    store: Store, reader: CatalogReader, threads: Threads, change: Callable[[StateFile], StateFile], rng: random.Random
 ) -> StateFile:
     """Apply a change to the state file.
 
@@ -34,6 +37,7 @@ async def update_state(
         store: the root.
         reader: of the same root.
         threads: for encoding.
+        rng: for the jitter between attempts.
         change: pure; called again on what another writer has made of the file meanwhile.
 
     Returns:
@@ -42,7 +46,9 @@ async def update_state(
     Raises:
         StoreError: it could not be written.
     """
-    for _ in range(_TRIES):
+    for attempt in range(_TRIES):
+        if attempt:  # overtaken: wait a little, or two writers might keep in step
+            await asyncio.sleep(full_jitter(attempt, rng=rng, base=0.01, cap=1.0))
         whole, etag = await reader.read_state()
         state = msgspec.structs.replace(whole, entries=[entry for entry in whole.entries if reader.owns(entry.name)])
         changed = change(state)

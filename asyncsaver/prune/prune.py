@@ -18,6 +18,7 @@ from asyncsaver.model.catalog import Sorted, sort_entries, sort_into_folders
 from asyncsaver.model.names import PRESERVED_MARKER
 from asyncsaver.model.retention import RetentionPolicy, decide
 from asyncsaver.model.statefile import Entry, StateFile, entry_of
+from asyncsaver.prune.clock import store_time
 from asyncsaver.prune.report import Pruned, PruneReport
 from asyncsaver.prune.retire import remove_files, retire
 
@@ -40,6 +41,30 @@ class Changes:
     entries: dict[str, Entry] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     errors: dict[str, Exception] = field(default_factory=dict)
+
+
+async def prune_root(
+    root: Root, policy: RetentionPolicy, *, began: datetime, writer: str, dry_run: bool = False
+) -> PruneReport:
+    """Prune what the root really holds, whatever the state file says; see `prune_entries`.
+
+    Args:
+        root: where.
+        policy: which checkpoints stay.
+        began: where `KeepEveryHours` counts from if nothing is recorded yet.
+        writer: goes into tombstones.
+        dry_run: only say what would be done; writes nothing.
+    """
+    catalog = await root.load()
+    if not dry_run:
+        root.saw_store_time([await store_time(root)])
+    late = root.store_time or root.now()
+
+    def change(state: StateFile) -> StateFile:
+        return state.reconciled(catalog.entries, late=late, began=began, seen=catalog.seen)
+
+    state = change((await root.reader.read_state())[0]) if dry_run else await root.update_state(change)
+    return await prune_entries(root, policy, state, writer=writer, dry_run=dry_run)
 
 
 async def prune_entries(

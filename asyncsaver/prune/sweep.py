@@ -12,12 +12,26 @@ from asyncsaver.formats import native
 from asyncsaver.model.catalog import Catalog, Folder, Listed, next_slot
 from asyncsaver.model.manifest import Aborted
 from asyncsaver.model.names import save_folder, slot_path
+from asyncsaver.prune.clock import store_time
 from asyncsaver.prune.report import SweepReport, Swept
 from asyncsaver.prune.retire import remove_markers
 from asyncsaver.store.probe import PROBE_FOLDER
 
 log = logging.getLogger("asyncsaver")
 _TRIES = 10
+
+
+def check_grace(grace: object) -> timedelta:
+    """A grace given in seconds or as a timedelta; raises `TypeError` or `ValueError` for anything else."""
+    if isinstance(grace, bool) or not isinstance(grace, int | float | timedelta):
+        raise TypeError(f"grace must be seconds or a timedelta, not {type(grace).__name__}")
+    try:
+        quiet = grace if isinstance(grace, timedelta) else timedelta(seconds=grace)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"grace must be a number of seconds that a timedelta can hold, not {grace}") from error
+    if quiet < timedelta(0):
+        raise ValueError(f"grace must not be negative, not {grace}")
+    return quiet
 
 
 async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool = False) -> SweepReport:
@@ -143,16 +157,6 @@ async def _delete(root: Root, objects: Sequence[Listed]) -> str | None:
     except StoreError as error:
         return str(error)
     return next((str(error) for error in failed.values()), None)
-
-
-async def store_time(root: Root) -> datetime:
-    """What the store's clock says now: when it says that a small object was written. Ours where it does not say."""
-    path = f"{PROBE_FOLDER}time-{root.random_bits(64):016x}"
-    await root.store.put(path, b"")
-    try:
-        return (await root.store.head(path)).modified or root.now()
-    finally:
-        await root.store.delete([path])
 
 
 async def _remove_probes(root: Root, now: datetime, grace: timedelta) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from asyncsaver.catalog.reader import FolderRecords
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import (
+    CheckpointCorruptError,
     CheckpointDeletedError,
     CheckpointNotFoundError,
     ManifestError,
@@ -17,7 +18,7 @@ from asyncsaver.errors import (
 from asyncsaver.model.catalog import Catalog
 from asyncsaver.model.checkpoint import Checkpoint
 from asyncsaver.model.manifest import Deleted, Manifest
-from asyncsaver.model.names import parse_slot
+from asyncsaver.model.names import parse_slot, slot_path
 from asyncsaver.model.statefile import Entry
 
 log = logging.getLogger("asyncsaver")
@@ -37,6 +38,20 @@ class Found:
     manifest: Manifest
     pinned: bool
     sizes: Mapping[str, int]
+
+
+async def find(root: Root, step: int | None, checkpoint: Checkpoint | None = None) -> Found:
+    """A checkpoint found earlier, that of a step, or else the latest; raises as the function for each."""
+    if checkpoint is not None:
+        return await find_checkpoint(root, checkpoint)
+    if step is not None:
+        return await find_step(root, step)
+    found = await find_latest(root)
+    if found is None:
+        raise CheckpointNotFoundError(
+            f"{root.store.url} holds no committed checkpoint with the prefix {root.naming.prefix!r}"
+        )
+    return found
 
 
 async def find_step(root: Root, step: int | None) -> Found:
@@ -147,3 +162,16 @@ def newest_of(catalog: Catalog) -> Entry | None:
                 error.add_note("It may be the latest checkpoint. Restore an older one by its step, or delete this one.")
             raise error
     return newest
+
+
+async def explain_damage(root: Root, manifest: Manifest, error: CheckpointCorruptError) -> None:
+    """Read the slot again after something was missed: perhaps the checkpoint was deleted meanwhile.
+
+    Raises:
+        CheckpointDeletedError: it was. Otherwise this returns, and the damage is what it seems to be.
+    """
+    standing = (await root.reader.folder(manifest.name)).records.get(manifest.slot)
+    if standing and isinstance(standing.record, Manifest) and standing.record.save_id == manifest.save_id:
+        return
+    where = f"{root.store.url}/{slot_path(manifest.name, manifest.slot)}"
+    raise CheckpointDeletedError(f"{where}: the checkpoint was deleted while it was being read") from error

@@ -10,18 +10,17 @@ from typing import Any, Self
 import numpy as np
 
 from asyncsaver.catalog.root import Root
-from asyncsaver.errors import CheckpointCorruptError, CheckpointDeletedError
+from asyncsaver.errors import CheckpointCorruptError
 from asyncsaver.model.checkpoint import Checkpoint, Progress, checkpoint_of
 from asyncsaver.model.dtypes import Array, dtype_from_name
 from asyncsaver.model.leaves import TensorSpec
-from asyncsaver.model.manifest import Manifest, TensorEntry
-from asyncsaver.model.names import slot_path
+from asyncsaver.model.manifest import TensorEntry
 from asyncsaver.model.rebuild import MISSING, RestorePlan, TensorRead, plan_restore
 from asyncsaver.model.select import Select
 from asyncsaver.model.slices import Index, smallest_run
 from asyncsaver.restore.assemble import Paste, needs_of_box, paste_all
 from asyncsaver.restore.fetch import Fetcher, Need, check_listed
-from asyncsaver.restore.find import Found
+from asyncsaver.restore.find import Found, explain_damage
 
 TensorInfo = TensorSpec
 """What `CheckpointReader.tensors` tells of a tensor: ``dtype``, ``shape``, ``nbytes``."""
@@ -171,8 +170,7 @@ class CheckpointReader:
         if not self._root.in_use[name]:
             del self._root.in_use[name]
         if self._owns_root:
-            self._root.threads.close()
-            await self._root.store.close()
+            await self._root.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -203,14 +201,5 @@ class CheckpointReader:
             check_listed(self._manifest, self._sizes, self._root.store.url, {need.file for need in needs})
             yield Fetcher(self._root, self._manifest, arrived)
         except CheckpointCorruptError as error:
-            await self._explain(error)
+            await explain_damage(self._root, self._manifest, error)
             raise
-
-    async def _explain(self, error: CheckpointCorruptError) -> None:
-        """A missing file may mean that the checkpoint was deleted meanwhile: the slot tells."""
-        found = await self._root.reader.folder(self._manifest.name)
-        standing = found.records.get(self._manifest.slot)
-        if standing and isinstance(standing.record, Manifest) and standing.record.save_id == self._manifest.save_id:
-            return
-        where = f"{self._root.store.url}/{slot_path(self._manifest.name, self._manifest.slot)}"
-        raise CheckpointDeletedError(f"{where}: the checkpoint was deleted while it was being read") from error

@@ -15,7 +15,7 @@ from asyncsaver.catalog.root import Root
 from asyncsaver.errors import CheckpointCorruptError, ObjectNotFoundError, ObjectTruncatedError
 from asyncsaver.model.checkpoint import Checkpoint, Progress, checkpoint_of
 from asyncsaver.model.manifest import Chunk, FileEntry
-from asyncsaver.restore.find import Found
+from asyncsaver.restore.find import Found, explain_damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,7 @@ async def verify_checkpoint(root: Root, found: Found) -> VerifyReport:
 
     Raises:
         CheckpointCorruptError: lists everything that is wrong.
+        CheckpointDeletedError: it was deleted meanwhile.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -92,7 +93,9 @@ async def verify_checkpoint(root: Root, found: Found) -> VerifyReport:
     ]
     checkpoint = checkpoint_of(manifest, root.store.url, pinned=found.pinned)
     if damage:
-        raise _error(checkpoint, damage)
+        error = _error(checkpoint, damage)
+        await explain_damage(root, manifest, error)
+        raise error
     return VerifyReport(
         checkpoint, len(manifest.files), len(manifest.tensors), manifest.total_bytes, loop.time() - began
     )

@@ -1,0 +1,66 @@
+"""Staging for one saver: background saves take their turns, and their snapshots share a budget."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from asyncsaver.aio.budget import ByteBudget
+from asyncsaver.catalog.root import Root
+from asyncsaver.model.checkpoint import Progress
+from asyncsaver.save.stage import Staged, snapshot, stage
+
+log = logging.getLogger("asyncsaver")
+
+
+class Staging:
+    """Stages states, and holds the memory of snapshots until they are given back.
+
+    Args:
+        root: whose threads and adapters do it.
+        limit: bytes of all snapshots together; a larger one is alone.
+    """
+
+    def __init__(self, root: Root, limit: int) -> None:
+        self._root = root
+        self._snapshots = ByteBudget(limit)
+        self._turn = asyncio.Lock()
+
+    async def stage(self, state: Any, step: int | None) -> tuple[Staged, float]:
+        """Describe a state without copying it. Returns it, and how long that took, in seconds."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        staged = await self._root.threads.run(stage, state, self._root.adapters)
+        self._root.report(Progress("staging", step, staged.nbytes, staged.nbytes))
+        return staged, loop.time() - began
+
+    async def snapshot(self, state: Any, step: int | None, name: str) -> tuple[Staged, float, int]:
+        """Stage a state and copy it.
+
+        One at a time, in the order of the calls: a later save must not take memory that an earlier one waits for, since
+        it gives it back only after its commit, which in turn waits for the earlier one.
+
+        Returns:
+            The snapshot, how long it took in seconds, and the bytes to `give_back` once it is saved.
+        """
+        async with self._turn:
+            staged, seconds = await self.stage(state, step)
+            nbytes = staged.nbytes
+            waits = self._snapshots.would_wait(nbytes)
+            if waits:
+                log.info("%s: waiting for an earlier background save before %s is staged", self._root.store.url, name)
+            await self._snapshots.acquire(nbytes)
+            try:
+                if waits:
+                    staged, seconds = await self.stage(state, step)  # it may have changed while this waited
+                began = asyncio.get_running_loop().time()
+                staged = await snapshot(staged, self._root.adapters, self._root.threads)
+            except BaseException:
+                self._snapshots.release(nbytes)
+                raise
+            return staged, seconds + asyncio.get_running_loop().time() - began, nbytes
+
+    def give_back(self, nbytes: int) -> None:
+        """A snapshot is not needed any more."""
+        self._snapshots.release(nbytes)
