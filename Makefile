@@ -53,6 +53,15 @@ coverage: $(VENV)/.dev ## Run the tests with coverage; the report is htmlcov/ind
 	$(BIN)/python -m pytest -q -n auto --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
 # PyPI's torch for Linux brings CUDA. PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gives the small one.
+.PHONY: torture
+torture: $(VENV)/.dev ## Everything that must not lose a checkpoint, at length; prints the figures (about an hour)
+	$(BIN)/python tests/torture.py $(ARGS)
+
+.PHONY: bench
+bench: $(VENV)/.dev ## Measure against what one would use instead; prints tables
+	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/scale.py
+
 .PHONY: test-torch
 test-torch: $(VENV)/.dev ## Install PyTorch, then run the tests that need it
 	$(PIP) install '$(TORCH)'

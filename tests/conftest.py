@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager
@@ -109,3 +111,34 @@ async def no_leaks() -> AsyncIterator[None]:
     left = asyncio.all_tasks() - tasks - {asyncio.current_task()}
     assert not left
     assert sorted(open_files() - files) == []
+
+
+class Figures:
+    """Counts what the tests of reliability went through; `make torture` adds the counts up and prints them.
+
+    Args:
+        file: where to, a line of JSON for each count; None to forget them.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+
+    def add(self, what: str, count: int = 1) -> None:
+        """Count something under a name such as ``operations cut, local disk``."""
+        if self._file is not None:
+            with self._file.open("a") as file:  # one short line at a time: appended whole, whoever else writes
+                file.write(json.dumps({"what": what, "count": count}) + "\n")
+
+
+@pytest.fixture(scope="session")
+def figures() -> Figures:
+    """Where tests of reliability count what they went through."""
+    file = os.environ.get("ASYNCSAVER_FIGURES")
+    return Figures(Path(file) if file else None)
+
+
+@pytest.fixture(scope="session")
+def scale() -> Callable[[int, int], int]:
+    """Chooses between what `make test` can afford and what `make torture` wants: ``scale(2_000, 100_000)``."""
+    torture = bool(os.environ.get("ASYNCSAVER_TORTURE"))
+    return lambda usual, tortured: tortured if torture else usual
