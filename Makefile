@@ -52,7 +52,6 @@ format: $(VENV)/.dev ## Fix what the linter can fix, and format
 coverage: $(VENV)/.dev ## Run the tests with coverage; the report is htmlcov/index.html
 	$(BIN)/python -m pytest -q -n auto --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)
 
-# PyPI's torch for Linux brings CUDA. PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gives the small one.
 .PHONY: torture
 torture: $(VENV)/.dev ## Everything that must not lose a checkpoint, at length; prints the figures (about an hour)
 	$(BIN)/python tests/torture.py $(ARGS)
@@ -62,6 +61,7 @@ bench: $(VENV)/.dev ## Measure against what one would use instead; prints tables
 	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/scale.py
 
+# PyPI's torch for Linux brings CUDA. PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gives the small one.
 .PHONY: test-torch
 test-torch: $(VENV)/.dev ## Install PyTorch, then run the tests that need it
 	$(PIP) install '$(TORCH)'

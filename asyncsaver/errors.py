@@ -85,6 +85,9 @@ class ManifestError(CheckpointCorruptError):
 class StructureMismatchError(AsyncSaverError, ValueError):
     """The target does not fit the checkpoint. Lists every difference; nothing was assigned.
 
+    Only where an object's own ``load_state_dict`` fails, which nobody can foresee, may other objects have loaded their states
+    before it: the message then names them.
+
     Attributes:
         missing: names that the target has and the checkpoint lacks.
         unexpected: names that the checkpoint has and the target lacks.

@@ -163,6 +163,9 @@ class Saver:
         """The root, without credentials."""
         return self._root.store.url
 
+    def __repr__(self) -> str:
+        return f"<Saver of {self.url}>"
+
     @guarded
     async def save(
         self,
@@ -291,6 +294,8 @@ class Saver:
             raise ValueError("give a step or a checkpoint, not both")
         if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
             raise TypeError(f"checkpoint must be a Checkpoint, not {type(checkpoint).__name__}; a step goes into step=")
+        if isinstance(target, Checkpoint):
+            raise TypeError("the target is what to restore into; which checkpoint to restore goes into checkpoint=")
         for attempt in range(1, _TRIES + 1):
             reader = await self._open(step, checkpoint)
             try:

@@ -128,9 +128,13 @@ def test_a_fork_is_refused(tmp_path: Path) -> None:
 def test_ctrl_c_cancels_the_save_and_leaves_nothing(tmp_path: Path) -> None:
     script = textwrap.dedent(
         """
+        import signal
         import sys
         import numpy as np
         from asyncsaver import blocking
+
+        # What runs the tests in the background has them ignore it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
         def say(progress):
             if progress.phase == "writing":

@@ -88,8 +88,8 @@ class CatalogReader:
                     unknown.append((folder.name, slot))
         found, damaged = await self._read_slots(unknown)
         entries.extend(entry_of(one.record, one.etag) for one in found.values())
-        for path, error in damaged.items():
-            log.warning("%s: not listed as a checkpoint: %s", path, error)
+        for error in damaged.values():
+            log.warning("not listed as a checkpoint: %s", error)
         self._known = {entry.path: entry for entry in entries}
         outdated = any(
             _has_changed(folders[name].slots[slot], found.get(path))
@@ -99,7 +99,19 @@ class CatalogReader:
         return replace(build_catalog(folders, entries, damaged), seen=state.by_path()), outdated
 
     async def folder(self, name: str) -> FolderRecords:
-        """One checkpoint's folder with all its records: one LIST, and a GET for each slot."""
+        """One checkpoint's folder with all its records: one LIST, and a GET for each slot.
+
+        When a listed record is gone before it is read, this looks again: others, not listed yet, may have come to stand
+        above it, and who takes its slot for the first free one would choose, or fence, one too low.
+        """
+        found = await self._folder(name)
+        for _ in range(_LOOKS_AGAIN):
+            if len(found.records) + len(found.damaged) == len(found.folder.slots):
+                break
+            found = await self._folder(name)
+        return found
+
+    async def _folder(self, name: str) -> FolderRecords:
         listing = await self._store.list(f"{name}/")
         folder = sort_into_folders(listing.objects, self._naming).get(name) or Folder(name, self._naming.parse(name)[1])
         found, damaged = await self._read_slots([(name, slot) for slot in folder.slots])
@@ -118,10 +130,14 @@ class CatalogReader:
             ManifestError: what stands there cannot be read.
         """
         blob = await self._store.get(slot_path(name, slot))
-        if len(blob.data) <= _SMALL:
-            record = native.decode_record(blob.data, name=name, slot=slot)
-        else:
-            record = await self._threads.run(native.decode_record, blob.data, name=name, slot=slot)
+        try:
+            if len(blob.data) <= _SMALL:
+                record = native.decode_record(blob.data, name=name, slot=slot)
+            else:
+                record = await self._threads.run(native.decode_record, blob.data, name=name, slot=slot)
+        except ManifestError as error:
+            # Formats know no root, and a log may hold the errors of many.
+            raise ManifestError(f"{self._store.url}/{error}", path=error.path, tensors=error.tensors) from error
         return FoundRecord(record, blob.info.etag)
 
     async def read_state(self) -> tuple[StateFile, str | None]:

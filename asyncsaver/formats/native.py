@@ -9,6 +9,7 @@ import math
 from typing import TypeVar
 
 import msgspec
+import xxhash
 
 from asyncsaver.errors import ManifestError
 from asyncsaver.model.checkpoint import check_metadata, decode_metrics
@@ -22,6 +23,8 @@ from asyncsaver.model.statefile import Entry, StateFile
 
 T = TypeVar("T")
 _MAX_AXES = 64
+_OPENING = b'{"checksum":"'
+_SEALED = len(_OPENING) + 32 + 1  # from here on the checksum counts: after the quote that ends it
 
 
 class _Head(msgspec.Struct):
@@ -30,8 +33,17 @@ class _Head(msgspec.Struct):
 
 
 def encode(value: Record | Part | StateFile) -> bytes:
-    """Any of them as JSON."""
-    return msgspec.json.encode(value)
+    """Any of them as JSON, sealed."""
+    return seal(msgspec.json.encode(value))
+
+
+def seal(document: bytes) -> bytes:
+    """Put the checksum in front of the other fields of a JSON object, of which there is at least one.
+
+    A flipped bit in a number or a string leaves JSON that reads well and says something else; nothing but this finds it.
+    """
+    rest = b"," + document[1:]
+    return b"".join([_OPENING, xxhash.xxh3_128_hexdigest(rest).encode(), b'"', rest])
 
 
 def decode_record(data: bytes, *, name: str, slot: int) -> Record:
@@ -43,7 +55,8 @@ def decode_record(data: bytes, *, name: str, slot: int) -> Record:
         slot: at which it stands; a record that says it belongs elsewhere is damaged.
 
     Raises:
-        ManifestError: it is no JSON, of an unknown version, incomplete, points outside its root, or contradicts itself.
+        ManifestError: its checksum differs; or it is no JSON, of an unknown version, incomplete, points outside its root, or
+            contradicts itself.
     """
     where = slot_path(name, slot)
     record: Record = _decode(data, where, Record, FORMAT, VERSION)  # type: ignore[arg-type]  # a union is no type to mypy
@@ -90,6 +103,9 @@ def decode_state(data: bytes, where: str) -> StateFile:
 
 
 def _decode(data: bytes, where: str, kind: type[T], expected: str, version: int) -> T:
+    sealed = data[: len(_OPENING)] == _OPENING
+    if sealed and data[len(_OPENING) : _SEALED] != _checksum(data):
+        raise ManifestError(f"{where}: damaged: its checksum differs, some byte is not what was written", path=where)
     try:
         head = msgspec.json.decode(data, type=_Head)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -104,10 +120,16 @@ def _decode(data: bytes, where: str, kind: type[T], expected: str, version: int)
             "a newer one may have written it",
             path=where,
         )
+    if not sealed:  # asked last: another format, or another version of this one, has no reason to begin so
+        raise ManifestError(f"{where}: damaged: does not begin with its checksum", path=where)
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise ManifestError(f"{where}: damaged: {error}", path=where) from error
+
+
+def _checksum(data: bytes) -> bytes:
+    return xxhash.xxh3_128_hexdigest(memoryview(data)[_SEALED:]).encode() + b'"'
 
 
 def _check_listed(record: Manifest | Entry, where: str) -> None:

@@ -96,7 +96,9 @@ class TorchAdapter:
         return target
 
     def check_object(self, obj: object, state: object) -> Differences | None:
-        """Compare the keys and shapes of a `torch.nn.Module` with those of a saved state."""
+        """Compare the keys and shapes of a `torch.nn.Module`, the groups of a `torch.optim.Optimizer`, with a saved state."""
+        if isinstance(obj, torch.optim.Optimizer):
+            return _check_optimizer(obj, state)
         if not isinstance(obj, torch.nn.Module):
             return None
         if not isinstance(state, dict):
@@ -140,6 +142,22 @@ def _problem(value: torch.Tensor) -> str | None:
     if value.numel() > 0 and value.untyped_storage().nbytes() == 0:
         return "its memory was released (by FSDP, for instance): gather it first"
     return None
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer, state: object) -> Differences | None:
+    """What `torch.optim.Optimizer.load_state_dict` refuses; None where an override or a hook may see it differently."""
+    own_method = type(optimizer).load_state_dict is torch.optim.Optimizer.load_state_dict
+    if not own_method or getattr(optimizer, "_optimizer_load_state_dict_pre_hooks", None):
+        return None
+    groups = state.get("param_groups") if isinstance(state, dict) else None
+    if not isinstance(groups, list | tuple) or not all(
+        isinstance(group, dict) and isinstance(group.get("params"), list | tuple) for group in groups
+    ):
+        return Differences(mismatched=("state: an optimizer is loaded from a dict with a list of param_groups",))
+    saved, own = [len(group["params"]) for group in groups], [len(group["params"]) for group in optimizer.param_groups]
+    if saved == own:
+        return None
+    return Differences(mismatched=(f"param_groups: {saved} parameters in the checkpoint, {own} in the target",))
 
 
 def _dtype_advice(dtype: torch.dtype) -> str:

@@ -54,15 +54,15 @@ def array_problem(stored: TensorSpec, target: TensorSpec, policy: DtypePolicy, *
         fits = stored.dtype == wanted or can_cast(stored.dtype, wanted)
     else:
         fits = cast_dtype(stored.dtype, policy) == wanted
-    same_shape = stored.shape == target.shape
-    if fits and (same_shape or (reshape and stored.count == target.count)):
+    same_shape = stored.shape == target.shape or (reshape and stored.count == target.count)
+    if fits and same_shape:
         return None
     problem = f"{stored} in the checkpoint, {target} in the target"
-    if not fits and can_cast(stored.dtype, wanted):
-        return f'{problem} (dtype="target" would cast it)'
-    if fits and not reshape and stored.count == target.count:
-        return f"{problem} (reshape=True would reshape it)"
-    return problem
+    # A remedy that leaves the other half of the problem standing would only lead to the next error.
+    if (not fits and not can_cast(stored.dtype, wanted)) or (not same_shape and stored.count != target.count):
+        return problem
+    remedies = ['dtype="target" would cast it'] * (not fits) + ["reshape=True would reshape it"] * (not same_shape)
+    return f"{problem} ({', '.join(remedies)})"
 
 
 def fit_value(target: object, value: object) -> Fitted | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from asyncsaver.errors import ManifestError, RanksMissingError
@@ -76,8 +78,7 @@ def _moved(chunk: Chunk, base: int) -> Chunk:
 def check_coverage(name: str, entry: TensorEntry) -> None:
     """Raise `ManifestError` unless the chunks cover every element of the tensor exactly once.
 
-    Linear for a tensor in one chunk; otherwise chunks are sorted by their first axis, and only those that share rows are
-    compared.
+    Linear in the number of chunks, unless they split the tensor along many axes.
     """
     shape = entry.shape
     if len(entry.chunks) == 1 and entry.chunks[0].shape == shape and entry.chunks[0].offset == (0,) * len(shape):
@@ -95,8 +96,26 @@ def check_coverage(name: str, entry: TensorEntry) -> None:
         covered += math.prod(chunk.shape)
     if covered != math.prod(shape):
         raise ManifestError(f"tensor {name!r}: chunks hold {covered} of its {math.prod(shape)} elements")
-    if shape and (clash := _overlap(entry.chunks)) is not None:
+    if not _tiles(entry) and (clash := _overlap(entry.chunks)) is not None:
         raise ManifestError(f"tensor {name!r}: chunks at {list(clash[0].offset)} and {list(clash[1].offset)} overlap")
+
+
+def _tiles(entry: TensorEntry) -> bool:
+    """Whether the chunks, all within the tensor, cover it exactly once; False also where telling would take too long.
+
+    Boxes add up to one large box just if their corners do, each counted with a sign that changes along every edge: inside of a
+    tiling the signs cancel out. Along axes that no chunk splits there is nothing to cancel.
+    """
+    axes = [axis for axis, size in enumerate(entry.shape) if any(chunk.shape[axis] != size for chunk in entry.chunks)]
+    if 2 ** len(axes) > len(entry.chunks):
+        return False
+    corners: Counter[tuple[int, ...]] = Counter()
+    whole = Chunk((0,) * len(entry.shape), entry.shape, 0, 0, 0, "")
+    for box, weight in ((whole, -1), *((chunk, 1) for chunk in entry.chunks)):
+        edges = [((box.offset[axis], 1), (box.offset[axis] + box.shape[axis], -1)) for axis in axes]
+        for corner in itertools.product(*edges):
+            corners[tuple(at for at, _ in corner)] += weight * math.prod(sign for _, sign in corner)
+    return not any(corners.values())
 
 
 def _overlap(chunks: Sequence[Chunk]) -> tuple[Chunk, Chunk] | None:

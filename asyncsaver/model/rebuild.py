@@ -72,7 +72,7 @@ class RestorePlan:
 
         Raises:
             StructureMismatchError: an object's ``load_state_dict`` failed (that error is the cause). No array outside
-                of objects was assigned by then.
+                of objects was assigned by then; the message names the objects that had loaded their states.
             ManifestError: a tensor of an object is of a kind and a dtype that do not go together.
         """
         return self._build(arrays)
@@ -146,8 +146,8 @@ def _plan_with_target(matched: Match, adapters: Adapters, policy: DtypePolicy) -
             return _value(node, arrays, policy, adapters)
 
         states = [materialise(load.state, tensor) for load in matched.loads]
-        for load, state in zip(matched.loads, states, strict=True):
-            _load(load, state)
+        for index, (load, state) in enumerate(zip(matched.loads, states, strict=True)):
+            _load(load, state, [earlier.name for earlier in matched.loads[:index]])
         return _assemble(matched.step, arrays, destinations)
 
     return RestorePlan(planned, build)
@@ -228,7 +228,7 @@ def _without_overlaps(reads: Sequence[TensorRead]) -> tuple[TensorRead, ...]:
     return tuple(kept)
 
 
-def _load(load: Load, state: Any) -> None:
+def _load(load: Load, state: Any, loaded: Sequence[str]) -> None:
     left_out, kept = load.differences.unexpected, load.differences.missing
     if left_out or kept:
         own = load.obj.state_dict()
@@ -237,7 +237,8 @@ def _load(load: Load, state: Any) -> None:
         load.obj.load_state_dict(state)
     except Exception as exc:  # whatever a foreign method raises means that the state does not fit
         line = f"{load.name}: {type(load.obj).__name__}.load_state_dict failed: {exc}"
-        raise StructureMismatchError(line, mismatched=[line]) from exc
+        before = f"; already loaded: {', '.join(loaded)}" if loaded else ""
+        raise StructureMismatchError(line + before, mismatched=[line]) from exc
 
 
 def _assemble(step: Step, arrays: Mapping[str, Array], destinations: Mapping[str, Array | None]) -> Any:

@@ -141,7 +141,8 @@ class KeepBest(RetentionPolicy):
                 scored.append((value if self.mode == "min" else -value, -age, entry))
         scored.sort(key=lambda item: item[:2])
         which = "lowest" if self.mode == "min" else "highest"
-        return {entry.name: f"one of the {self.n} with the {which} {self.metric}" for _, _, entry in scored[: self.n]}
+        reason = f"the {which} {self.metric}" if self.n == 1 else f"one of the {self.n} with the {which} {self.metric}"
+        return {entry.name: reason for _, _, entry in scored[: self.n]}
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,8 @@ async def fence(root: Root, folder: Folder, save_ids: Collection[str], *, writer
     for _ in range(_TRIES):
         found = await root.reader.folder(folder.name)
         taken = {*found.records, *found.damaged}
+        if found.folder.slots.keys() - taken:
+            continue  # records come and go: what is the first slot past all of them cannot be told from this look
         committed = {getattr(one.record, "save_id", None) for one in found.records.values()}
         condemned = [save_id for save_id in save_ids if save_id not in committed]
         if not condemned or not root.store.capabilities.exclusive_create:

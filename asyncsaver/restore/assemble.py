@@ -63,6 +63,15 @@ def needs_of_box(
     return needs, pastes
 
 
+def files_of_box(entry: TensorEntry, offset: Sequence[int], shape: tuple[int, ...]) -> set[int]:
+    """Positions of the files that a box of a tensor is read from."""
+    return {
+        chunk.file
+        for chunk in entry.chunks
+        if overlap(chunk.offset, chunk.shape, offset, shape) is not None or (chunk.shape == shape and 0 in shape)
+    }
+
+
 def paste_all(pastes: Sequence[Paste]) -> None:
     """Carry out what `needs_of_box` has left to do. Blocking."""
     for paste in pastes:

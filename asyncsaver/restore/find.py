@@ -170,7 +170,10 @@ async def explain_damage(root: Root, manifest: Manifest, error: CheckpointCorrup
     Raises:
         CheckpointDeletedError: it was. Otherwise this returns, and the damage is what it seems to be.
     """
-    standing = (await root.reader.folder(manifest.name)).records.get(manifest.slot)
+    folder = await root.reader.folder(manifest.name)
+    if manifest.slot in folder.damaged:
+        return  # nobody has deleted it: its manifest has been damaged since, too
+    standing = folder.records.get(manifest.slot)
     if standing and isinstance(standing.record, Manifest) and standing.record.save_id == manifest.save_id:
         return
     where = f"{root.store.url}/{slot_path(manifest.name, manifest.slot)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -18,7 +18,7 @@ from asyncsaver.model.manifest import TensorEntry
 from asyncsaver.model.rebuild import MISSING, RestorePlan, TensorRead, plan_restore
 from asyncsaver.model.select import Select
 from asyncsaver.model.slices import Index, smallest_run
-from asyncsaver.restore.assemble import Paste, needs_of_box, paste_all
+from asyncsaver.restore.assemble import Paste, files_of_box, needs_of_box, paste_all
 from asyncsaver.restore.fetch import Fetcher, Need, check_listed
 from asyncsaver.restore.find import Found, explain_damage
 
@@ -89,6 +89,7 @@ class CheckpointReader:
             raise KeyError(f"{self.checkpoint.url} has no tensor {name!r}") from None
         run = smallest_run(entry.shape, index)
         dtype = dtype_from_name(entry.dtype)
+        await self._check_sizes(files_of_box(entry, run.offset, run.shape))
         box = np.empty(run.shape, dtype)
         needs, pastes = needs_of_box(name, entry, dtype, run.offset, box, verify=verify)
         async with self._reading(needs) as fetcher:
@@ -120,6 +121,8 @@ class CheckpointReader:
             strict=strict,
             reshape=reshape,
         )
+        entries = [self._manifest.tensors[read.name] for read in plan.reads]
+        await self._check_sizes({chunk.file for entry in entries for chunk in entry.chunks})
         total = sum(TensorSpec(read.dtype, read.shape).nbytes for read in plan.reads)
         # Up to the memory budget everything is read and verified before the target is touched. A larger state cannot be
         # held twice: it goes straight into the target, after what can be checked beforehand was.
@@ -187,6 +190,14 @@ class CheckpointReader:
         if not self._open:
             raise ValueError(f"the reader of {self.checkpoint.url} is closed")
 
+    async def _check_sizes(self, files: Collection[int]) -> None:
+        """Compare the sizes of files with what the manifest says, before memory is taken for what it says is in them."""
+        try:
+            check_listed(self._manifest, self._sizes, self._root.store.url, files)
+        except CheckpointCorruptError as error:
+            await explain_damage(self._root, self._manifest, error)
+            raise
+
     @asynccontextmanager
     async def _reading(self, needs: Sequence[Need]) -> AsyncIterator[Fetcher]:
         total = sum(need.stop - need.start for need in needs)
@@ -198,7 +209,6 @@ class CheckpointReader:
             self._root.report(Progress("reading", self.checkpoint.step, min(done, total), total))
 
         try:
-            check_listed(self._manifest, self._sizes, self._root.store.url, {need.file for need in needs})
             yield Fetcher(self._root, self._manifest, arrived)
         except CheckpointCorruptError as error:
             await explain_damage(self._root, self._manifest, error)

@@ -107,7 +107,7 @@ def _error(checkpoint: Checkpoint, damage: Sequence[Damage]) -> CheckpointCorrup
     if len(damage) > 20:
         lines.append(f"… and {len(damage) - 20} more")
     return CheckpointCorruptError(
-        f"{checkpoint.url} is damaged in {len(damage)} places:\n  " + "\n  ".join(lines),
+        f"{checkpoint.url} is damaged in {len(damage)} place{'s' * (len(damage) > 1)}:\n  " + "\n  ".join(lines),
         path=damage[0].path,
         tensors=tensors,
     )

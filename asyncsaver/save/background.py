@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Generator
 from typing import Any
 
+from asyncsaver.aio.completion import to_completion
 from asyncsaver.model.checkpoint import Checkpoint, Progress
 
 
@@ -102,6 +103,6 @@ class BackgroundSaves:
         except asyncio.CancelledError:
             for pending in list(self._pending):
                 pending.cancel()
-            await asyncio.wait(tasks)
+            await to_completion(asyncio.wait(tasks))  # a second cancellation must not leave them behind
             raise
         await asyncio.sleep(0)  # the callbacks that note failures run in the next turn of the loop

@@ -128,7 +128,8 @@ class ShardWriter:
             try:
                 await self._put(path, content)
             except StoreError as error:
-                if not error.retryable or attempt == _TRIES:
+                small = content.size <= self.root.store.capabilities.part_bytes
+                if not error.retryable or small or attempt == _TRIES:
                     raise
                 pause = full_jitter(attempt, rng=self._rng)
                 log.info("%s failed (attempt %d of %d), again in %.2f s: %s", path, attempt, _TRIES, pause, error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from asyncsaver.errors import StoreError, UnsupportedStoreError
+from asyncsaver.errors import ObjectNotFoundError, StoreError, UnsupportedStoreError
 from asyncsaver.store.contract import Store
 
 PROBE_FOLDER = ".asyncsaver-probe/"
@@ -45,27 +45,35 @@ async def probe_exclusive_create(store: Store, *, token: str) -> bool:
             await store.delete([turns, race])
 
 
-async def _created(store: Store, path: str, content: bytes) -> bool:
-    """Say whether the store claims to have created the object. A failure that may pass is raised."""
+async def _refusal(store: Store, path: str, content: bytes) -> StoreError | None:
+    """Why the store refused to create the object; None if it claims to have created it. A failure that may pass is raised."""
     try:
         await store.put(path, content, mode="create")
     except StoreError as error:
         if error.retryable:
             raise
-        return False
-    return True
+        return error
+    return None
 
 
 async def _refuses_the_second(store: Store, path: str) -> bool:
     await store.put(path, b"first", mode="create")
-    return not await _created(store, path, b"second") and (await store.get(path)).data == b"first"
+    return await _refusal(store, path, b"second") is not None and (await store.get(path)).data == b"first"
 
 
 async def _lets_one_win(store: Store, path: str) -> bool:
     contents = [f"racer {racer}".encode() for racer in range(_RACERS)]
-    outcomes = await asyncio.gather(*(_created(store, path, content) for content in contents), return_exceptions=True)
+    outcomes = await asyncio.gather(*(_refusal(store, path, content) for content in contents), return_exceptions=True)
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, StoreError) and not outcome.retryable]
     for outcome in outcomes:
-        if isinstance(outcome, BaseException):
+        if isinstance(outcome, BaseException) and outcome not in refusals:
             raise outcome
-    winners = [content for content, won in zip(contents, outcomes, strict=True) if won]
-    return len(winners) == 1 and (await store.get(path)).data == winners[0]
+    winners = [content for content, outcome in zip(contents, outcomes, strict=True) if outcome is None]
+    try:
+        standing = await store.get(path)
+    except ObjectNotFoundError:
+        # Nobody was let in at all, by a full disk for instance: that says nothing about exclusion.
+        if len(refusals) == len(contents):
+            raise refusals[0] from None
+        raise
+    return len(winners) == 1 and standing.data == winners[0]

@@ -8,6 +8,7 @@ that has no backend of its own and that fsspec knows.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, cast
@@ -34,6 +35,8 @@ _ALIASES = {
 # What to install, for the backends whose package is an extra.
 _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
 _GENERIC = "fsspec"
+# What pathlib makes of a URL. A local folder of such a name can be given as ./s3:/….
+_SQUEEZED = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)")
 
 
 class OpenStore(Protocol):
@@ -77,6 +80,11 @@ def open_store(
         raise TypeError(f"url must be a str or a path, not {type(url).__name__}")
     if not text:
         raise ValueError("the URL is empty")
+    if filesystem is None and (squeezed := _SQUEEZED.match(text)):
+        scheme = squeezed[1]
+        raise ValueError(
+            f"{scheme}:/… is a URL that went through pathlib, which drops a slash: pass it as a str, {scheme}://…"
+        )
     backends = {entry.name: entry for entry in entry_points(group=GROUP)}
     scheme = _scheme(text) if filesystem is None else _protocol(filesystem, backends)
     backend = backends.get(_ALIASES.get(scheme, scheme))

@@ -157,6 +157,8 @@ class CloudStore(Store):
             with self._translated(path):
                 etag = await self._write(key, plain_bytes(data), Condition(absent=mode == "create"))
         except PreconditionFailedError as refused:
+            if mode != "create":
+                raise
             raise ObjectExistsError(f"{self._name(path)} exists already", path=path) from refused.__cause__
         return ObjectInfo(path, memoryview(data).nbytes, etag)
 

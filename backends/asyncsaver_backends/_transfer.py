@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from asyncsaver.aio.tasks import raise_first
@@ -15,6 +16,8 @@ T = TypeVar("T")
 
 SLICE_BYTES = 256 * 2**10
 """How much is copied and given to the transport at once: some ten microseconds of the event loop."""
+PATIENCE = 4
+"""How many read timeouts a request may take to send a slice, its wait for a free connection included."""
 
 
 class SlicedBody:
@@ -25,9 +28,13 @@ class SlicedBody:
 
     Args:
         data: flat bytes.
+
+    Attributes:
+        on_slice: called as each slice is asked for.
     """
 
     def __init__(self, data: memoryview) -> None:
+        self.on_slice: Callable[[], None] | None = None
         self._view = data
         self._position = 0
 
@@ -37,6 +44,8 @@ class SlicedBody:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Give the slices, always from the start: a redirected request is sent again."""
         for start in range(0, len(self._view), SLICE_BYTES):
+            if self.on_slice is not None:
+                self.on_slice()
             yield bytes(self._view[start : start + SLICE_BYTES])
 
     def read(self, size: int = -1) -> bytes:
@@ -60,6 +69,32 @@ class SlicedBody:
 def request_body(data: memoryview) -> bytes | SlicedBody:
     """What to give to an HTTP client for flat bytes: a copy of a few, slices of many."""
     return SlicedBody(data) if len(data) > SLICE_BYTES else bytes(data)
+
+
+@asynccontextmanager
+async def while_it_moves(body: bytes | SlicedBody, read_timeout: float | None) -> AsyncIterator[None]:
+    """Send a request in this block: it ends with `TimeoutError` once the server takes no more of the body.
+
+    The read timeouts of aiohttp begin when the whole body is sent. A server that stops reading, or never says that it
+    wants the body, would hang a save for ever.
+
+    Args:
+        body: of the request.
+        read_timeout: how long the client waits for an answer, in seconds; None for no limit.
+    """
+    if read_timeout is None:
+        yield
+        return
+    loop, patience = asyncio.get_running_loop(), PATIENCE * read_timeout
+    async with asyncio.timeout(patience) as limit:
+
+        def moved() -> None:
+            if not limit.expired():
+                limit.reschedule(loop.time() + patience)
+
+        if isinstance(body, SlicedBody):
+            body.on_slice = moved
+        yield
 
 
 async def upload_each(

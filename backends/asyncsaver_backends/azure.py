@@ -22,10 +22,11 @@ from asyncsaver.errors import AccessDeniedError, ObjectNotFoundError, StoreError
 from asyncsaver.store.contract import Capabilities, ObjectInfo, Part, Store
 from asyncsaver_backends import _azure_errors
 from asyncsaver_backends._cloud import CloudStore, Condition, Page, parse_root
-from asyncsaver_backends._transfer import request_body, upload_each
+from asyncsaver_backends._transfer import request_body, upload_each, while_it_moves
 
 PART_BYTES = 16 * 2**20
 CONCURRENCY = 32
+READ_TIMEOUT = 60.0
 PUBLIC_CLOUD = ".core.windows.net"
 
 CAPABILITIES = Capabilities(
@@ -77,6 +78,7 @@ class AzureStore(CloudStore):
         self._service: Any = None
         self._credential: Any = None
         self._container: Any = None
+        self._read_timeout: float | None = READ_TIMEOUT
 
     async def _connect(self) -> None:
         given: Any = self._given
@@ -89,6 +91,7 @@ class AzureStore(CloudStore):
         except ValueError as error:  # what it says may repeat the connection string
             raise AccessDeniedError(f"{self.url}: the credentials cannot be used") from error
         self._service = _service(fs)
+        self._read_timeout = fs._timeout_kwargs.get("read_timeout", READ_TIMEOUT)  # noqa: SLF001 - see _service
         self._credential = None if "credential" in options else fs.credential  # the user closes their own
         self._container = self._service.get_container_client(self._root.bucket)
 
@@ -108,12 +111,14 @@ class AzureStore(CloudStore):
         blob = self._container.get_blob_client(key)
         body = request_body(data)
         if isinstance(body, bytes):
-            written = await blob.upload_blob(body, overwrite=not condition.absent, **arguments)
+            async with while_it_moves(body, self._read_timeout):
+                written = await blob.upload_blob(body, overwrite=not condition.absent, **arguments)
         else:
             # The SDK takes a whole blob only as bytes, which go to the transport at once and block the event loop. As a
             # block they go in slices, and committing the one block is as atomic, and as conditional.
             block = uuid.uuid4().hex
-            await blob.stage_block(block, body, length=len(data))
+            async with while_it_moves(body, self._read_timeout):
+                await blob.stage_block(block, body, length=len(data))
             if condition.absent:
                 arguments = {"match_condition": MatchConditions.IfMissing}
             written = await blob.commit_block_list([BlobBlock(block_id=block)], **arguments)
@@ -126,8 +131,10 @@ class AzureStore(CloudStore):
 
         async def stage(number: int, data: memoryview) -> BlobBlock:
             block = f"{attempt}{number:06d}"
+            body = request_body(data)
             with self._translated(path):
-                await blob.stage_block(block, request_body(data), length=len(data))
+                async with while_it_moves(body, self._read_timeout):
+                    await blob.stage_block(block, body, length=len(data))
             return BlobBlock(block_id=block)
 
         # Blocks that are never committed are invisible, and Azure drops them after a week: there is nothing to abort.
@@ -220,7 +227,7 @@ def _service(fs: Any) -> BlobServiceClient:
     settings = {
         "retry_total": 0,
         "connection_timeout": 10,
-        "read_timeout": 60,
+        "read_timeout": READ_TIMEOUT,
         "max_single_get_size": PART_BYTES,
         "max_chunk_get_size": PART_BYTES,
         **fs._timeout_kwargs,  # noqa: SLF001 - the user's, which adlfs keeps to itself

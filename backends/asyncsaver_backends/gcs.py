@@ -29,7 +29,7 @@ from asyncsaver.store.buffers import plain_bytes
 from asyncsaver.store.contract import Capabilities, ObjectInfo, Part, Store
 from asyncsaver_backends import _gcs_errors
 from asyncsaver_backends._cloud import CloudStore, Condition, Page, parse_root
-from asyncsaver_backends._transfer import request_body
+from asyncsaver_backends._transfer import SlicedBody, request_body, while_it_moves
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ CAPABILITIES = Capabilities(
 )
 INCOMPLETE = 308  # a resumable upload goes on
 CANCELLED = 499  # a resumable upload was deleted, as asked
-TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=60)
+SOCK_READ = 60.0
+TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SOCK_READ)
 
 
 def open_store(url: str, *, storage_options: Mapping[str, object], filesystem: AbstractFileSystem | None) -> Store:
@@ -138,17 +139,22 @@ class GcsStore(CloudStore):
             RefusedError: the status is neither a success nor "go on".
         """
         fs = self._fs
+        body = b"" if data is None else request_body(data)
+        timeout = fs.requests_timeout or TIMEOUT
         query = urlencode(fs._get_params(dict(params or {})), quote_via=quote)  # noqa: SLF001 - adds who pays
-        async with fs.session.request(
+        request = fs.session.request(
             method,
             URL(f"{url}?{query}" if query else url, encoded=True),
             headers=await self._headers(
                 headers or {}, 0 if data is None else len(data) + len(frame[0]) + len(frame[1])
             ),
-            data=None if data is None else _body(data, frame),
-            timeout=fs.requests_timeout or TIMEOUT,
+            data=None if data is None else _framed(body, frame),
+            timeout=timeout,
             allow_redirects=False,
-        ) as answer:
+        )
+        # Reading an answer has aiohttp's own timeout between bytes.
+        patience = None if data is None else getattr(timeout, "sock_read", None) or SOCK_READ
+        async with while_it_moves(body, patience), request as answer:
             if answer.status >= 300 and answer.status not in {INCOMPLETE, CANCELLED}:
                 reason = (await answer.read())[:1000].decode(errors="replace")
                 raise _gcs_errors.RefusedError(answer.status, reason, about_bucket=about_bucket)
@@ -309,8 +315,7 @@ class GcsStore(CloudStore):
         return failed
 
 
-def _body(data: memoryview, frame: tuple[bytes, bytes]) -> bytes | AsyncIterator[bytes]:
-    body = request_body(data)
+def _framed(body: bytes | SlicedBody, frame: tuple[bytes, bytes]) -> bytes | AsyncIterator[bytes]:
     if isinstance(body, bytes):
         return frame[0] + body + frame[1]
 

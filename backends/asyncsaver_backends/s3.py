@@ -18,15 +18,16 @@ from typing import Any
 import aiobotocore.session
 import botocore.exceptions
 import s3fs
+from botocore.handlers import add_expect_header
 from fsspec import AbstractFileSystem
 
 from asyncsaver.aio.completion import to_completion
 from asyncsaver.aio.tasks import run_all
-from asyncsaver.errors import ObjectNotFoundError, StoreError
+from asyncsaver.errors import ObjectNotFoundError, RootNotFoundError, StoreError
 from asyncsaver.store.contract import Capabilities, ObjectInfo, Part, Store
 from asyncsaver_backends import _s3_errors
 from asyncsaver_backends._cloud import CloudStore, Condition, Page, Root, merged, parse_root
-from asyncsaver_backends._transfer import SLICE_BYTES, request_body, upload_each
+from asyncsaver_backends._transfer import SLICE_BYTES, request_body, upload_each, while_it_moves
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +97,9 @@ class S3Store(CloudStore):
             client = await fs.set_session()
         except ValueError as error:  # an endpoint that is no URL; botocore's message repeats it
             raise StoreError(f"{self.url}: the endpoint or the region is not valid") from error
+        # Where the server answers before it has asked for the body (an error, or an empty object), aiohttp would go on
+        # waiting to be asked, and the request would hang with its answer there.
+        client.meta.events.unregister("before-call.s3", add_expect_header)
         self._fs = fs
         self._checksums = client.meta.config.request_checksum_calculation != "when_required"
 
@@ -113,6 +117,11 @@ class S3Store(CloudStore):
         arguments = self._fs._get_s3_method_kwargs(method, Bucket=self._root.bucket, **arguments)  # noqa: SLF001
         return await method(**arguments)
 
+    async def _send(self, operation: str, data: memoryview, **arguments: object) -> Any:
+        body = request_body(data)
+        async with while_it_moves(body, self._fs._s3.meta.config.read_timeout):  # noqa: SLF001 - as the user set it
+            return await self._call(operation, Body=body, **arguments)
+
     async def _checksum(self, data: memoryview) -> dict[str, str]:
         """The CRC32 that S3 compares with what arrives, computed away from the event loop; botocore would block it."""
         if not self._checksums:
@@ -127,7 +136,7 @@ class S3Store(CloudStore):
             arguments["IfNoneMatch"] = "*"
         if condition.etag is not None:
             arguments["IfMatch"] = condition.etag
-        answer = await self._call("put_object", Key=key, Body=request_body(data), **arguments)
+        answer = await self._send("put_object", data, Key=key, **arguments)
         etag: str | None = answer.get("ETag")
         return etag
 
@@ -142,13 +151,8 @@ class S3Store(CloudStore):
         async def upload(number: int, data: memoryview) -> dict[str, object]:
             with self._translated(path):
                 checksum = await self._checksum(data)
-                answer = await self._call(
-                    "upload_part",
-                    Key=key,
-                    UploadId=upload_ids[0],
-                    PartNumber=number,
-                    Body=request_body(data),
-                    **checksum,
+                answer = await self._send(
+                    "upload_part", data, Key=key, UploadId=upload_ids[0], PartNumber=number, **checksum
                 )
             return {"PartNumber": number, "ETag": answer["ETag"], **checksum}
 
@@ -219,8 +223,25 @@ class S3Store(CloudStore):
             arguments["ContinuationToken"] = answer["NextContinuationToken"]
 
     async def purge(self, older_than: timedelta, *, spare: Collection[str] = ()) -> int:
-        """As the contract says: unfinished multipart uploads, which are billed until somebody aborts them."""
+        """As the contract says: unfinished multipart uploads, which are billed until somebody aborts them.
+
+        Where the server cannot list them, or the user may not, there is nothing to do, and the log says so.
+        """
         await self._ready()
+        try:
+            found = await self._unfinished(older_than, spare)
+        except RootNotFoundError:
+            raise
+        except StoreError as error:
+            if error.retryable:
+                raise
+            logger.warning("unfinished uploads cannot be listed, so they stay: %s", error)
+            return 0
+        for key, upload_id in found:
+            await self._abort(key[len(self._root.prefix) :], key, upload_id)
+        return len(found)
+
+    async def _unfinished(self, older_than: timedelta, spare: Collection[str]) -> list[tuple[str, str]]:
         found: list[tuple[str, str]] = []
         arguments: dict[str, object] = {"Prefix": self._root.prefix}
         latest = datetime.now(UTC) - older_than
@@ -236,9 +257,7 @@ class S3Store(CloudStore):
                 if not answer.get("IsTruncated"):
                     break
                 arguments |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
-        for key, upload_id in found:
-            await self._abort(key[len(self._root.prefix) :], key, upload_id)
-        return len(found)
+        return found
 
     async def _remove(self, paths: Sequence[str]) -> Mapping[str, StoreError]:
         failed: dict[str, StoreError] = {}

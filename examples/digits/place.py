@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +44,7 @@ async def open_place(url: str) -> AsyncIterator[Place]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     await asyncio.to_thread(server.start)
     try:
+        _decide_in_turn(server)
         host, port = server.get_host_and_port()
         endpoint = f"http://{host}:{port}"
         request = urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT")
@@ -61,3 +63,18 @@ async def open_place(url: str) -> AsyncIterator[Place]:
         )
     finally:
         await asyncio.to_thread(server.stop)
+
+
+def _decide_in_turn(server: Any) -> None:
+    """Make moto keep a promise of S3's: of two creations of one object only one succeeds. It looks first, and then writes."""
+    listening = server._server  # noqa: SLF001 - there is no public way to put something before the application
+    application = listening.app
+    turn = threading.Lock()
+
+    def in_turn(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if "HTTP_IF_NONE_MATCH" not in environ and "HTTP_IF_MATCH" not in environ:
+            return application(environ, start_response)
+        with turn:
+            return list(application(environ, start_response))
+
+    listening.app = in_turn

@@ -281,6 +281,20 @@ async def test_a_server_that_is_not_there_may_be_retried(no_leaks: None, unused_
     assert not isinstance(caught.value, ObjectNotFoundError)
 
 
+async def test_the_body_is_sent_without_being_asked_for(canned_server: Any, canned_store: S3Store) -> None:
+    """Else an answer that comes first would never be seen: aiohttp goes on waiting to be asked for the body."""
+    asked: list[str | None] = []
+
+    def answer(request: web.Request) -> web.Response:
+        asked.append(request.headers.get("Expect"))
+        return web.Response(headers={"ETag": '"etag"'})
+
+    canned_server.answer = answer
+    for data in (b"", b"small", bytes(2**20)):
+        await canned_store.put("object.bin", data)
+    assert asked == [None, None, None]
+
+
 # --- a server that checks credentials ----------------------------------------------------------------
 
 

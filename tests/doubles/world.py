@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -136,27 +136,31 @@ class World:
 
     async def assert_nothing_unreferenced(self) -> None:
         """Every byte belongs to a committed manifest, or is a record, the state file or a mark beside a checkpoint."""
-        objects = await self.objects()
-        referenced, committed = set(), set()
-        for path, data in objects.items():
-            name, _, rest = path.partition("/")
-            slot = parse_slot(rest)
-            if slot is not None:
-                record = native.decode_record(data, name=name, slot=slot)
-                if isinstance(record, Manifest):
-                    committed.add(name)
-                    referenced.add(record.save_id)
-                    assert {file.path for file in record.files} <= objects.keys(), f"{path} lacks files"
-                else:
-                    assert isinstance(record, (Aborted, Deleted))
-        for path in objects:
-            name, _, rest = path.partition("/")
-            if path == "checkpoint.json" or parse_slot(rest) is not None:
-                continue
-            if rest in {"pinned.json", "preserved.json"}:
-                assert name in committed, f"{path} stands beside nothing"
-                continue
-            assert rest.split("/")[0] in referenced, f"{path} belongs to nothing"
+        assert_nothing_unreferenced(await self.objects())
+
+
+def assert_nothing_unreferenced(objects: Mapping[str, bytes]) -> None:
+    """As `World.assert_nothing_unreferenced`, of everything that any root holds: path → content."""
+    referenced, committed = set(), set()
+    for path, data in objects.items():
+        name, _, rest = path.partition("/")
+        slot = parse_slot(rest)
+        if slot is not None:
+            record = native.decode_record(data, name=name, slot=slot)
+            if isinstance(record, Manifest):
+                committed.add(name)
+                referenced.add(record.save_id)
+                assert {file.path for file in record.files} <= objects.keys(), f"{path} lacks files"
+            else:
+                assert isinstance(record, (Aborted, Deleted))
+    for path in objects:
+        name, _, rest = path.partition("/")
+        if path == "checkpoint.json" or parse_slot(rest) is not None:
+            continue
+        if rest in {"pinned.json", "preserved.json"}:
+            assert name in committed, f"{path} stands beside nothing"
+            continue
+        assert rest.split("/")[0] in referenced, f"{path} belongs to nothing"
 
 
 async def numbers_of(saver: Saver) -> dict[str, int]:

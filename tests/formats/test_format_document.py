@@ -69,12 +69,16 @@ class DocumentReader:
             if match is None:
                 continue
             slot = int(match[1] or 0)
-            record = json.loads(file.read_bytes())
+            record = self.document(file.read_bytes())
             assert (record["format"], record["version"]) == ("asyncsaver", 1)
             assert (record["name"], record["slot"]) == (name, slot)
             records[slot] = record
         committed = [slot for slot, record in records.items() if record["state"] == "committed"]
         return records[max(committed)] if committed else None
+
+    def document(self, data: bytes) -> Json:
+        assert data[:46] == b'{"checksum":"' + xxhash.xxh3_128_hexdigest(data[46:]).encode() + b'"'
+        return json.loads(data)
 
     def restore(self, manifest: Json) -> Any:
         for file in manifest["files"]:
@@ -249,9 +253,12 @@ async def test_the_example_is_what_a_saver_writes(tmp_path: Path) -> None:
         for drawn, instead in random.items():
             text, shown_path = text.replace(drawn, instead), shown_path.replace(drawn, instead)
         written, expected = json.loads(text), shown.pop(shown_path)
-        if "writer" in expected:  # names the version
-            written.pop("writer")
-            expected.pop("writer")
+        for varies in {
+            "writer",
+            "checksum",
+        } & expected.keys():  # one names the version; one covers what was drawn at random
+            written.pop(varies)
+            expected.pop(varies)
         assert written == expected
     assert shown.keys() == {"header", "ckpt-00002000/manifest.json"}
     [data] = [data for path, data in files.items() if path.endswith(".safetensors")]
@@ -260,6 +267,15 @@ async def test_the_example_is_what_a_saver_writes(tmp_path: Path) -> None:
     assert f"has {len(data)} bytes: `{data[:8].hex()}`" in document
     assert f"`{data[192:208].hex()}` (`phase`) and `{data[208:].hex()}` (`weight`)" in document
     assert len(data) == 216
+
+
+async def test_parts_and_state_files_begin_with_their_checksums(tmp_path: Path) -> None:
+    async with Saver(tmp_path) as saver:
+        await saver.save(small(1), step=1)
+    files = files_of(tmp_path).items()
+    reader = DocumentReader(tmp_path)
+    documents = [reader.document(data) for path, data in files if path.endswith(".json") and "index" not in path]
+    assert sorted(one["format"] for one in documents) == ["asyncsaver", "asyncsaver-part", "asyncsaver-state"]
 
 
 def test_the_document_names_every_dtype() -> None:

@@ -318,6 +318,15 @@ def test_a_failing_object_stops_before_arrays_are_assigned(save: Any) -> None:
     assert target["o"].state == "old"
 
 
+def test_a_failing_object_tells_which_were_loaded_before(save: Any) -> None:
+    state = {"a": Recorder({"x": 1}), "b": [Recorder({"bad": True})], "c": Recorder({"x": 1})}
+    target = {"a": Recorder(), "b": [Recorder()], "c": Recorder()}
+    with pytest.raises(StructureMismatchError, match=r"b\.0: Recorder\.load_state_dict failed: .*; already loaded: a$"):
+        save(state).restore(target=target)
+    assert target["a"].state == {"x": 1}
+    assert target["c"].state is None
+
+
 def test_a_target_that_could_not_be_saved_is_refused(save: Any) -> None:
     cyclic: list[Any] = [1]
     cyclic.append(cyclic)

@@ -95,6 +95,11 @@ def test_reasons() -> None:
     ]
 
 
+@pytest.mark.parametrize(("n", "reason"), [(1, "the lowest loss"), (2, "one of the 2 with the lowest loss")])
+def test_the_reason_for_the_best(n: int, reason: str) -> None:
+    assert KeepBest("loss", n).keep(LOSSES)["ckpt-00000007"] == reason
+
+
 def test_the_reason_to_go_names_the_policy() -> None:
     [first, _] = decide([entry(1), entry(2)], KeepLast(1), last_preserved=None).decisions
     assert (first.keep, first.reason) == (False, "not kept by KeepLast(n=1)")

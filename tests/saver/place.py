@@ -9,8 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncsaver import Saver
+from asyncsaver.formats.native import seal
 from asyncsaver.store import Store
 from asyncsaver.store.registry import open_store
+
+
+def sealed(document: dict[str, Any]) -> bytes:
+    """A record, part or state file with whatever content, and the checksum that goes with it."""
+    return seal(json.dumps({key: value for key, value in document.items() if key != "checksum"}).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,5 +72,5 @@ class Place:
         return [path for path in await self.paths() if path.endswith(".safetensors")]
 
     async def edit(self, path: str, **fields: Any) -> None:
-        """Replace fields of a JSON object."""
-        await self.put(path, json.dumps(json.loads(await self.get(path)) | fields).encode())
+        """Replace fields of a JSON object; its checksum is made to fit."""
+        await self.put(path, sealed(json.loads(await self.get(path)) | fields))

@@ -120,6 +120,13 @@ async def test_a_step_and_a_checkpoint_together_are_refused(saver: Saver) -> Non
         await saver.restore(step=1, checkpoint=await saver.latest())
 
 
+async def test_a_checkpoint_is_no_target(saver: Saver) -> None:
+    newest = await saver.latest()
+    with pytest.raises(TypeError, match="checkpoint="):
+        await saver.restore(newest)
+    assert bits(await saver.restore(checkpoint=newest)) == bits(small_state())
+
+
 async def test_every_difference_is_listed_and_nothing_is_assigned(saver: Saver) -> None:
     target: dict[str, Any] = {
         "model": {
@@ -155,3 +162,20 @@ async def test_a_state_larger_than_the_memory_budget(memory: Place) -> None:
     assert saved.stats.files == 3
     assert restored["a"] is target["a"]
     assert bits(restored) == bits(state)
+
+
+@pytest.mark.parametrize(
+    ("weight", "remedy"),
+    [
+        (np.zeros((2, 3), np.float64), ' (dtype="target" would cast it)'),
+        (np.zeros(6, np.float32), " (reshape=True would reshape it)"),
+        (np.zeros(6, np.float64), ' (dtype="target" would cast it, reshape=True would reshape it)'),
+        (np.zeros((3, 3), np.float64), ""),
+        (np.zeros(6, np.int8), ""),
+    ],
+)
+async def test_a_mismatch_names_what_would_help_and_only_that(saver: Saver, weight: Any, remedy: str) -> None:
+    with pytest.raises(StructureMismatchError) as caught:
+        await saver.restore({"model": {"weight": weight}}, select="model.weight")
+    [line] = caught.value.mismatched
+    assert line.endswith(" in the target" + remedy)

@@ -94,6 +94,10 @@ def test_constructing_does_no_io(local: Place) -> None:
     assert not Path(local.url).exists()
 
 
+def test_a_saver_shows_its_root_without_credentials() -> None:
+    assert repr(Saver("ftp://user:secret@host/run")) == "<Saver of ftp://host/run>"
+
+
 async def test_a_path_object_is_a_root(tmp_path: Path) -> None:
     async with Saver(tmp_path / "run") as saver:
         checkpoint = await saver.save({"x": 1}, step=1)

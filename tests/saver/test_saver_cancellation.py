@@ -92,7 +92,7 @@ async def test_cancelling_a_background_save_at_any_moment(memory: Place, no_leak
             await asyncio.gather(pending, return_exceptions=True)
             turns += 3
         assert turns > 10
-        assert saver._root.budget.used == saver._snapshots.used == 0
+        assert saver._root.budget.used == saver._staging._snapshots.used == 0
         await saver.save(state_of(1), step=turns)
     await check_whole(memory)
 
@@ -105,7 +105,7 @@ async def test_cancelling_a_call_that_stages_in_the_background(memory: Place, no
             turns += 1
         assert turns > 2
         await saver.save(state_of(1), step=turns)
-        assert saver._snapshots.used == 0
+        assert saver._staging._snapshots.used == 0
     assert [one.step for one in await check_whole(memory)] == [turns - 1, turns]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from asyncsaver import CheckpointCorruptError, ManifestError, RanksMissingError, Saver
 
-from .place import Place
+from .place import Place, sealed
 from .states import bits
 
 STATE = {"first": np.arange(1000, dtype=np.float64), "second": np.arange(1000), "note": "hello"}
@@ -26,14 +26,14 @@ def blank() -> dict[str, Any]:
 
 
 def edited(**fields: Any) -> Callable[[bytes], bytes]:
-    return lambda data: json.dumps(json.loads(data) | fields).encode()
+    return lambda data: sealed(json.loads(data) | fields)
 
 
 def first_file_at(path: str) -> Callable[[bytes], bytes]:
     def edit(data: bytes) -> bytes:
         manifest = json.loads(data)
         manifest["files"][0]["path"] = path
-        return json.dumps(manifest).encode()
+        return sealed(manifest)
 
     return edit
 
@@ -42,7 +42,7 @@ def chunk_field(position: int, value: Any) -> Callable[[bytes], bytes]:
     def edit(data: bytes) -> bytes:
         manifest = json.loads(data)
         manifest["tensors"]["first"]["chunks"][0][position] = value
-        return json.dumps(manifest).encode()
+        return sealed(manifest)
 
     return edit
 
@@ -78,7 +78,9 @@ MANIFEST_DAMAGE: list[tuple[Callable[[bytes], bytes], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "words"), MANIFEST_DAMAGE)
-async def test_a_damaged_manifest(memory: Place, damage: Callable[[bytes], bytes], words: str) -> None:
+async def test_a_damaged_manifest(
+    memory: Place, damage: Callable[[bytes], bytes], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     target = blank()
     async with memory.saver() as saver:
         await saver.save({"first": np.arange(3)}, step=0)
@@ -93,9 +95,12 @@ async def test_a_damaged_manifest(memory: Place, damage: Callable[[bytes], bytes
         ):
             with pytest.raises(ManifestError, match=words) as caught:
                 await call
-            assert MANIFEST in str(caught.value)
+            assert str(caught.value).startswith(f"{saver.url}/{MANIFEST}: ")
+            assert caught.value.path == MANIFEST
         assert bits(target) == bits(blank())
+        caplog.clear()
         assert [one.step for one in await saver.checkpoints()] == [0]
+        assert f"not listed as a checkpoint: {saver.url}/{MANIFEST}: " in caplog.text
         assert bits(await saver.restore(step=0)) == bits({"first": np.arange(3)})
 
 
@@ -123,7 +128,7 @@ async def test_a_manifest_that_refers_to_files_of_another_save(memory: Place) ->
         other = json.loads(await memory.get("ckpt-00000002/manifest.json"))
         mine = json.loads(await memory.get(MANIFEST))
         mine["files"][0]["path"] = other["files"][0]["path"]
-        await memory.put(MANIFEST, json.dumps(mine).encode())
+        await memory.put(MANIFEST, sealed(mine))
         with pytest.raises(CheckpointCorruptError, match="first"):
             await saver.restore(step=1)
 
@@ -198,7 +203,7 @@ async def test_a_state_file_that_lies_is_not_believed(memory: Place) -> None:
         await saver.save(STATE, step=2)
     state = json.loads(await memory.get("checkpoint.json"))
     state["entries"] = [entry | {"name": "ckpt-00000777", "step": 777} for entry in state["entries"][:1]]
-    await memory.put("checkpoint.json", json.dumps(state).encode())
+    await memory.put("checkpoint.json", sealed(state))
     async with memory.saver() as saver:
         assert [one.step for one in await saver.checkpoints()] == [1, 2]
         await saver.prune()

@@ -79,8 +79,8 @@ def _endpoint(variable: str, start: Callable[[], Any]) -> Iterator[str]:
 @contextmanager
 def moto(log: Path, *, environment: Mapping[str, str] | None = None) -> Iterator[str]:
     """Moto's S3, as a process of its own so that it does not share the GIL with what is tested."""
-    command = Path(sys.executable).with_name("moto_server")
-    with serve(lambda port: (command, "-H", "127.0.0.1", "-p", str(port)), log=log, environment=environment) as url:
+    script = Path(__file__).with_name("moto_in_turn.py")
+    with serve(lambda port: (sys.executable, script, str(port)), log=log, environment=environment) as url:
         yield url
 
 
@@ -96,15 +96,22 @@ def s3(folder: Path) -> Iterator[Server]:
             "endpoint_url": url,
             "client_kwargs": {"region_name": "us-east-1"},
         }
-        import boto3  # noqa: PLC0415 - slow to import, and only this server needs it
+        with _buckets_of(url, key, secret) as make:
+            yield Server(url, options, "s3", make)
 
-        client = boto3.client(
-            "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id=key, aws_secret_access_key=secret
-        )
-        try:
-            yield Server(url, options, "s3", lambda name: client.create_bucket(Bucket=name))
-        finally:
-            client.close()
+
+@contextmanager
+def _buckets_of(url: str, key: str, secret: str) -> Iterator[Callable[[str], None]]:
+    """Makes buckets on an S3 server."""
+    import boto3  # noqa: PLC0415 - slow to import, and only these servers need it
+
+    client = boto3.client(
+        "s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id=key, aws_secret_access_key=secret
+    )
+    try:
+        yield lambda name: client.create_bucket(Bucket=name)
+    finally:
+        client.close()
 
 
 @contextmanager
@@ -193,3 +200,25 @@ def _installed_azurite() -> Path:
             if installed.returncode != 0 or not program.exists():
                 raise UnavailableError(f"npm could not install {AZURITE}: {installed.stderr[-300:]}")
     return program
+
+
+@contextmanager
+def rclone(folder: Path) -> Iterator[Server]:
+    """An S3 server that ignores preconditions, and answers ranges with 200: ``rclone serve s3`` on a folder."""
+    program = Path(sys.executable).with_name("rclone")
+    if not program.exists():
+        raise UnavailableError("rclone is not installed: its wheel is for Linux only")
+    buckets = folder / "buckets"
+    buckets.mkdir(parents=True)
+    options: dict[str, Any] = {
+        "key": "test-key",
+        "secret": "test-secret",
+        "client_kwargs": {"region_name": "us-east-1"},
+    }
+
+    def command(port: int) -> list[str | Path]:
+        key = f"{options['key']},{options['secret']}"
+        return [program, "serve", "s3", buckets, "--addr", f"127.0.0.1:{port}", "--auth-key", key]
+
+    with serve(command, log=folder / "rclone.log") as url, _buckets_of(url, options["key"], options["secret"]) as make:
+        yield Server(url, {**options, "endpoint_url": url}, "s3", make)

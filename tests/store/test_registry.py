@@ -146,3 +146,9 @@ def test_bad_arguments(tmp_path: Path) -> None:
         open_store("")
     with pytest.raises(ValueError, match="not both"):
         open_store("/run", storage_options={"a": 1}, filesystem=fsspec.filesystem("memory"))
+
+
+@pytest.mark.parametrize("url", [Path("s3://bucket/run"), "gs:/bucket/run", Path("memory://name")])
+def test_a_url_that_went_through_pathlib_is_refused(url: Path | str) -> None:
+    with pytest.raises(ValueError, match="pathlib"):
+        open_store(url)

@@ -1,0 +1,83 @@
+"""Bad answers while an object goes up in parts: the save gets over them, and no unfinished upload stays."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from .clouds import LARGE, Cloud, cloud_of, number_of, state_of
+from .faults import FAILURES, error_in_success, hang, refuse
+from .operations import Kind
+from .targets import on
+
+pytestmark = [pytest.mark.server, pytest.mark.torture, pytest.mark.timeout(1200)]
+
+NAMES = {"s3": "S3", "gs": "GCS", "az": "Azure"}
+
+
+@pytest.fixture(params=["s3", "gcs", "azure"])
+async def cloud(request: pytest.FixtureRequest) -> AsyncIterator[Cloud]:
+    """Each cloud in turn, behind a proxy that behaves until it is told otherwise."""
+    async with cloud_of(request) as cloud:
+        yield cloud
+
+
+async def restored(cloud: Cloud) -> int:
+    async with cloud.honest_saver() as saver:
+        return number_of(await saver.restore())
+
+
+async def test_one_bad_answer_anywhere_in_an_upload(
+    cloud: Cloud, scale: Callable[[int, int], int], figures: Any
+) -> None:
+    kinds: list[Kind] = ["part", "complete"] if cloud.proxy.scheme == "az" else ["begin", "part", "complete"]
+    cases = list(itertools.product(kinds, FAILURES))
+    count = scale(1, len(cases))
+    async with cloud.saver(max_to_keep=1) as saver:
+        for number, (kind, fault) in enumerate(cases[-count:]):
+            rule = cloud.proxy.misbehave(on(".safetensors", kind), FAILURES[fault])
+            await saver.save(state_of(number, LARGE), step=number)
+            assert rule.hits == 1, (kind, fault)
+            assert await restored(cloud) == number, (kind, fault)
+            cloud.proxy.behave()
+    unfinished = cloud.unfinished_uploads()
+    if unfinished:  # the answer to a request for an upload was lost, and with it the upload's name
+        async with cloud.honest_saver() as saver:
+            await saver.sweep(grace=0)
+    assert cloud.unfinished_uploads() == []
+    figures.add(f"faults injected over HTTP into uploads in parts, {NAMES[cloud.proxy.scheme]}", count)
+
+
+async def test_a_server_that_stops_reading_does_not_hang_a_save(
+    cloud: Cloud,
+) -> None:
+    """The clients' own read timeouts begin only when all is sent."""
+    rule = cloud.proxy.misbehave(on(".safetensors", "part", "complete"), hang, before_body=True)
+    async with cloud.saver() as saver:
+        await saver.save(state_of(1, LARGE), step=1)
+    assert rule.hits == 1
+    assert await restored(cloud) == 1
+    assert cloud.unfinished_uploads() == []
+
+
+@pytest.mark.parametrize("cloud", ["s3"], indirect=True)
+async def test_an_error_within_a_success_is_an_error(cloud: Cloud) -> None:
+    """S3 may answer 200 to the completion of an upload before it knows how that ends."""
+    rule = cloud.proxy.misbehave(on(".safetensors", "complete"), error_in_success)
+    async with cloud.saver() as saver:
+        await saver.save(state_of(1, LARGE), step=1)
+    assert rule.hits == 1
+    assert await restored(cloud) == 1
+    assert cloud.unfinished_uploads() == []
+
+
+async def test_parts_are_retried_by_the_save_alone(cloud: Cloud) -> None:
+    rule = cloud.proxy.misbehave(on(".safetensors", "part"), refuse(503), times=None)
+    async with cloud.saver() as saver:
+        with pytest.raises(OSError, match="503"):
+            await saver.save(state_of(1, LARGE), step=1)
+    assert 4 <= rule.hits <= 4 * 2  # four attempts of two parts; the failure of one may spare the other
+    assert cloud.unfinished_uploads() == []

@@ -1,0 +1,236 @@
+"""Savers, pruners, sweepers and readers, each with its own client of one simulated store; no threads, no real time."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from asyncsaver.aio.budget import ByteBudget
+from asyncsaver.aio.threads import Threads
+from asyncsaver.catalog.root import Root
+from asyncsaver.errors import AsyncSaverError, CheckpointDeletedError, CommitUnknownError, StoreError
+from asyncsaver.model.checkpoint import Checkpoint
+from asyncsaver.model.leaves import Adapters
+from asyncsaver.model.names import Naming, is_save_id
+from asyncsaver.model.retention import KeepAll, KeepLast, RetentionPolicy
+from asyncsaver.prune.delete import delete_checkpoint
+from asyncsaver.prune.prune import prune_root
+from asyncsaver.prune.report import PruneReport, SweepReport
+from asyncsaver.prune.sweep import sweep_root
+from asyncsaver.restore.find import find, find_latest
+from asyncsaver.restore.reader import CheckpointReader
+from asyncsaver.save.attempt import Request
+from asyncsaver.save.line import SaveLine, SaveSettings
+from asyncsaver.save.stage import stage
+from asyncsaver.store import Store
+from asyncsaver.store.retry import RetryingStore
+from asyncsaver.testing import Chooser, InOrder, Scheduler, SimulatedBucket, SimulatedStore, always_done
+
+from .oracle import Oracle, ViolationError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DAY = timedelta(days=1)
+BEGAN = datetime(2029, 12, 31, tzinfo=UTC)
+_TRIES = 5
+_ADAPTERS = Adapters()
+_NAMING = Naming()
+
+
+class InlineThreads(Threads):
+    """Runs what would block on the spot: it is little, and the order of things must not depend on threads."""
+
+    def __init__(self) -> None:
+        super().__init__("inline", 1)
+
+    async def run(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **kwargs)
+
+
+@dataclass(slots=True)
+class Place:
+    """One root in one schedule: its bucket, who schedules, and who watches.
+
+    Attributes:
+        client: makes a client of the bucket; another one in tests of what happens without a safeguard.
+    """
+
+    bucket: SimulatedBucket
+    scheduler: Scheduler
+    oracle: Oracle
+    client: Callable[[SimulatedBucket, str], Store] = SimulatedStore
+    _roots: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    def root(self, client: str) -> Root:
+        """A process of its own."""
+        # Not hash(): it differs from process to process, and a schedule must replay.
+        rng = random.Random(f"{client} {next(self._roots)}")
+        store = RetryingStore(self.client(self.bucket, client), attempts=3, rng=rng)
+        return Root(
+            store=store,
+            naming=_NAMING,
+            threads=InlineThreads(),
+            budget=ByteBudget(2**20),
+            concurrency=1,
+            clock=BEGAN.timestamp,
+            random_bits=rng.getrandbits,
+            adapters=_ADAPTERS,
+        )
+
+    async def save(
+        self, client: str, step: int, number: int, *, overwrite: bool = False, keep: int | None = None, root: Any = None
+    ) -> Checkpoint | None:
+        """Save a state as `Saver.save` does. None where it failed, as it may."""
+        root = root or self.root(client)
+        line = SaveLine(root, _settings(KeepAll() if keep is None else KeepLast(keep)))
+        name = root.naming.name(step)
+        request = Request(
+            name=name, step=step, metrics={}, metadata=None, overwrite=overwrite, pin=False, report=root.report
+        )
+        watching = _SaveIds(root)
+        root.own_saves = watching
+        ticket = line.take_place(name)
+        try:
+            checkpoint = await line.run(ticket, request, stage(state_of(number), root.adapters), 0.0)
+        except (CommitUnknownError, CheckpointDeletedError):
+            return None  # it may be there, or it was
+        except AsyncSaverError:
+            self.oracle.failed.update(watching.all)
+            return None
+        finally:
+            line.leave_place(ticket)
+        if checkpoint.save_id not in self.oracle.committed:
+            raise ViolationError(f"{checkpoint.name} was reported as committed, and never was")
+        return checkpoint
+
+    async def prune(self, client: str, *, keep: int) -> PruneReport | None:
+        """Prune as `Saver.prune` does."""
+        try:
+            return await prune_root(self.root(client), KeepLast(keep), began=BEGAN, writer="test")
+        except AsyncSaverError:
+            return None
+
+    async def sweep(self, client: str, grace: timedelta = DAY) -> SweepReport | None:
+        """Sweep as `Saver.sweep` does."""
+        try:
+            return await sweep_root(self.root(client), grace=grace, writer="test")
+        except AsyncSaverError:
+            return None
+
+    async def delete(self, client: str, step: int) -> None:
+        """Delete by hand."""
+        root = self.root(client)
+        names = root.naming.names(step)
+        self.oracle.unwanted.update(names)
+        try:
+            await delete_checkpoint(root, names, writer="test")
+        except AsyncSaverError:
+            return
+
+    async def restore(self, client: str, step: int | None = None) -> int | None:
+        """Restore as `Saver.restore` does; returns the number of the state, None where there is none."""
+        root = self.root(client)
+        for attempt in range(1, _TRIES + 1):
+            try:
+                found = await find_latest(root) if step is None else await find(root, step)
+                if found is None:
+                    return None
+                async with CheckpointReader(root, found) as reader:
+                    return number_of(await reader.restore())
+            except CheckpointDeletedError:
+                if attempt == _TRIES:
+                    raise
+            except StoreError as error:
+                if not error.retryable:
+                    raise
+                return None  # the store did not answer, however often it was asked
+        raise AssertionError("unreachable")
+
+    async def pass_time(self, by: timedelta) -> None:
+        """Let time pass for all at some point: who is paused then finds its deadlines over when it goes on."""
+        await self.scheduler.point("clock", f"{by} pass")
+        self.scheduler.time += by.total_seconds()
+
+    def aftermath(self) -> None:
+        """When all is over: what is listed restores, saving and pruning work, and a sweep leaves nothing behind."""
+        self.scheduler.forget_late()
+        self.bucket.settle()
+        self.bucket.advance(2 * DAY)
+        self.bucket.outcomes = always_done
+        results = self.scheduler.run({"aftermath": self._aftermath}, chooser=InOrder())
+        if isinstance(results["aftermath"], Exception):
+            raise results["aftermath"]
+
+    async def _aftermath(self) -> None:
+        root = self.root("aftermath")
+        await sweep_root(root, grace=DAY, writer="test")
+        expected = self.oracle.visible()
+        if await self.save("aftermath", 99, 99, root=root, keep=3) is None:
+            raise ViolationError("the next save failed")
+        await prune_root(root, KeepLast(3), began=BEGAN, writer="test")
+        catalog = await root.load()
+        listed = {entry.name: entry.save_id for entry in catalog.checkpoints}
+        standing = {name: manifest.save_id for name, manifest in self.oracle.visible().items()}
+        if listed != standing or not listed.keys() - {"ckpt-00000099"} <= expected.keys():
+            raise ViolationError(f"listed are {listed}, standing {standing}")
+        for entry in catalog.checkpoints:
+            async with CheckpointReader(root, await find(root, entry.step)) as reader:
+                number_of(await reader.restore())
+        if await self.restore("aftermath") != 99:
+            raise ViolationError("the newest is not the one saved last")
+        self.oracle.nothing_left_over()
+
+
+class _SaveIds(dict[str, str]):
+    """Save ids in flight, which also remembers those that have ended."""
+
+    def __init__(self, root: Root) -> None:
+        super().__init__(root.own_saves)
+        self.all: set[str] = set()
+
+    def __setitem__(self, save_id: str, name: str) -> None:
+        assert is_save_id(save_id)
+        self.all.add(save_id)
+        super().__setitem__(save_id, name)
+
+
+def _settings(policy: RetentionPolicy) -> SaveSettings:
+    return SaveSettings(
+        shard_bytes=2**20,
+        commit_timeout=600.0,
+        single_writer=True,  # only to spare the probe, which has tests of its own
+        policy=policy,
+        began=BEGAN.timestamp(),
+        saver={},
+        writer="test",
+    )
+
+
+def state_of(number: int) -> dict[str, Any]:
+    """A small state, which no other number has."""
+    return {"weights": np.full(4, number, dtype=np.int64), "number": number}
+
+
+def number_of(state: dict[str, Any]) -> int:
+    """The number of a state, which must be whole."""
+    number: int = state["number"]
+    if state["weights"].tolist() != [number] * 4:
+        raise ViolationError(f"restored {state}")
+    return number
+
+
+def place_of(bucket: SimulatedBucket, chooser: Chooser) -> Place:
+    """A copy of a bucket, to run one schedule on."""
+    mine = bucket.copy()
+    oracle = Oracle(mine)
+    oracle.watch()
+    scheduler = Scheduler(chooser, check=oracle.check)
+    mine.scheduler = scheduler
+    return Place(mine, scheduler, oracle)

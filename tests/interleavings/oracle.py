@@ -1,0 +1,126 @@
+"""What must be true of a root at every moment, whoever does what in whatever order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from asyncsaver.formats import native
+from asyncsaver.model.manifest import Deleted, Manifest, Record
+from asyncsaver.model.names import STATE_FILE, is_save_id, parse_slot
+from asyncsaver.testing import SimulatedBucket
+
+
+class ViolationError(AssertionError):
+    """An invariant does not hold."""
+
+
+@lru_cache(maxsize=4096)
+def decoded(data: bytes, name: str, slot: int) -> Record:
+    """Records are few and come again in every schedule."""
+    return native.decode_record(data, name=name, slot=slot)
+
+
+def order(manifest: Manifest) -> tuple[int, int, int, str]:
+    """Sorts checkpoints as readers do."""
+    return (manifest.sequence, -1 if manifest.step is None else manifest.step, manifest.slot, manifest.save_id)
+
+
+@dataclass(slots=True)
+class Oracle:
+    """Watches a bucket.
+
+    Attributes:
+        standing: path of a slot → the record there.
+        committed: save id → the manifest that once stood for it.
+        failed: save ids whose savers were told that nothing was committed.
+        unwanted: names that were deleted by hand.
+    """
+
+    bucket: SimulatedBucket
+    standing: dict[str, Record] = field(default_factory=dict)
+    committed: dict[str, Manifest] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    unwanted: set[str] = field(default_factory=set)
+    _dead: set[str] = field(default_factory=set)
+    _by_slot: dict[str, str] = field(default_factory=dict)
+    _newest: Manifest | None = None
+    _wrong: list[str] = field(default_factory=list)
+    _stale: bool = True
+
+    def watch(self) -> None:
+        """Begin with what is there, and follow every change from now on."""
+        for path, data in self.bucket.contents.items():
+            self.changed(path, None, data)
+        self.bucket.changed = self.changed
+
+    def changed(self, path: str, old: bytes | None, new: bytes | None) -> None:
+        """Note a change, and what is wrong about it."""
+        self._stale = True
+        if path == STATE_FILE and new is not None:
+            native.decode_state(new, path)  # what stands there can always be read
+        name, _, rest = path.partition("/")
+        slot = parse_slot(rest)
+        if slot is None:
+            return
+        if new is None:
+            if isinstance(self.standing.pop(path, None), Deleted):
+                self._by_slot.pop(path, None)  # a tombstone that has expired: the slot is free again
+            return
+        record = decoded(new, name, slot)
+        self.standing[path] = record
+        if isinstance(record, Manifest):
+            winner = self._by_slot.setdefault(path, record.save_id)
+            if winner != record.save_id:
+                self._wrong.append(f"{path} was won by {winner}, and now {record.save_id} stands there")
+            first = self.committed.setdefault(record.save_id, record)
+            if first.slot != record.slot:
+                self._wrong.append(f"{record.save_id} stands at two slots, {first.slot} and {record.slot}")
+            if record.save_id in self._dead:
+                self._wrong.append(f"{record.save_id} is back after it was deleted")
+            if self._newest is None or order(record) > order(self._newest):
+                self._newest = record
+        elif isinstance(record, Deleted):
+            self._dead.add(record.save_id)
+
+    def check(self) -> None:
+        """Raise if anything is wrong now."""
+        if not self._stale:
+            return
+        self._stale = False
+        wrong = self._wrong
+        highest: dict[str, int] = {}
+        for path, record in self.standing.items():
+            if not isinstance(record, Manifest):
+                continue
+            highest[record.name] = max(record.slot, highest.get(record.name, -1))
+            for file in record.files:
+                if self.bucket.size(file.path) != file.size:
+                    wrong.append(f"{path} is committed, but {file.path} has {self.bucket.size(file.path)} bytes")
+            if record.save_id in self.failed:
+                wrong.append(f"{path}: {record.save_id} is committed, though its saver was told that it is not")
+        newest = self._newest
+        if newest is not None and newest.name not in self.unwanted and highest.get(newest.name, -1) < newest.slot:
+            wrong.append(f"the newest checkpoint, {newest.name} in slot {newest.slot}, is gone")
+        if wrong:
+            raise ViolationError("\n".join(wrong))
+
+    def nothing_left_over(self) -> None:
+        """Every byte of data belongs to a standing manifest."""
+        wanted = {record.save_id for record in self.standing.values() if isinstance(record, Manifest)}
+        left = [path for path in self.bucket.contents if is_save_id(_second(path)) and _second(path) not in wanted]
+        if left:
+            raise ViolationError(f"left over after prune and sweep: {left}")
+
+    def visible(self) -> Mapping[str, Manifest]:
+        """Name → the manifest that readers should see."""
+        found: dict[str, Manifest] = {}
+        for record in self.standing.values():
+            if isinstance(record, Manifest) and (record.name not in found or found[record.name].slot < record.slot):
+                found[record.name] = record
+        return found
+
+
+def _second(path: str) -> str:
+    return path.partition("/")[2].partition("/")[0]

@@ -1,0 +1,200 @@
+"""Take any one safeguard away, and the explorer finds the schedule in which a checkpoint is lost or torn."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from asyncsaver.catalog.reader import CatalogReader, FolderRecords, FoundRecord
+from asyncsaver.catalog.root import Root
+from asyncsaver.errors import CheckpointCorruptError, StoreError
+from asyncsaver.formats import native
+from asyncsaver.model.catalog import Folder, Sorted
+from asyncsaver.model.manifest import Deleted, Manifest
+from asyncsaver.model.names import slot_path
+from asyncsaver.model.statefile import Entry, entry_of
+from asyncsaver.prune import prune, sweep
+from asyncsaver.prune.retire import remove_files, retire
+from asyncsaver.save.commit import Committed
+from asyncsaver.store import Buffer, Listing, ObjectInfo, PutMode
+from asyncsaver.testing import Chooser, Guarantees, SimulatedStore, all_schedules, explore, random_schedules
+
+from .actors import Place
+from .oracle import ViolationError
+from .scenarios import SCENARIOS, Scenario
+
+pytestmark = pytest.mark.torture
+
+_ENOUGH = 3000
+
+
+def caught(scenario: Scenario, what: str, *, wrap: type[SimulatedStore] | None = None) -> None:
+    """Explore until the explorer objects, in these words."""
+
+    def change(place: Place) -> None:
+        if wrap is not None:
+            place.client = wrap
+
+    def run(chooser: Chooser) -> None:
+        scenario.run(chooser, change=change)
+
+    choosers = itertools.chain(all_schedules(1), random_schedules("mutants", _ENOUGH, faults=3))
+    with pytest.raises((ViolationError, CheckpointCorruptError), match=what):
+        explore(run, choosers)
+
+
+@pytest.fixture
+def one_at_a_step() -> Scenario:
+    return SCENARIOS["two savers at one step"]
+
+
+def test_without_exclusive_creation_a_commit_is_overwritten(one_at_a_step: Scenario) -> None:
+    caught(replace(one_at_a_step, guarantees=Guarantees(exclusive_create="ignored")), "was won by")
+
+
+def test_with_an_unclear_commit_taken_for_a_failure_its_data_go(
+    one_at_a_step: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def commit(root: Root, manifest: Manifest, **_: Any) -> Committed:
+        data = native.encode(manifest)
+        info = await root.store.put(slot_path(manifest.name, manifest.slot), data, mode="create")
+        return Committed(manifest, info.etag, len(data))
+
+    monkeypatch.setattr("asyncsaver.save.attempt.commit", commit)
+    caught(one_at_a_step, "is committed, but|though its saver was told")
+
+
+def test_with_an_unclear_commit_taken_for_a_success_two_savers_win(
+    one_at_a_step: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def commit(root: Root, manifest: Manifest, **_: Any) -> Committed:
+        data = native.encode(manifest)
+        with contextlib.suppress(StoreError):
+            await root.store.put(slot_path(manifest.name, manifest.slot), data, mode="create")
+        return Committed(manifest, None, len(data))
+
+    monkeypatch.setattr("asyncsaver.save.attempt.commit", commit)
+    caught(one_at_a_step, "was reported as committed, and never was")
+
+
+def test_without_a_fence_a_sleeper_commits_what_was_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fence(root: Root, folder: Folder, save_ids: Collection[str], *, writer: str) -> list[str]:
+        return list(save_ids)
+
+    monkeypatch.setattr(sweep, "fence", fence)
+    caught(SCENARIOS["a saver that sleeps past the grace, and a sweep"], "is committed, but")
+
+
+def test_with_a_fence_past_the_records_only_a_gap_lets_a_sleeper_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    take = sweep._take
+
+    async def one_too_high(root: Root, folder: Folder, slots: Sequence[int], condemned: list[str], **kw: Any) -> bool:
+        return await take(root, folder, [slots[-1] + 1], condemned, **kw)
+
+    monkeypatch.setattr(sweep, "_take", one_too_high)
+    caught(SCENARIOS["a saver that sleeps past the grace, and a sweep"], "is committed, but")
+
+
+def test_with_data_deleted_before_the_fence_a_sleeper_commits_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    fence = sweep.fence
+
+    async def delete_first(root: Root, folder: Folder, save_ids: Collection[str], *, writer: str) -> list[str]:
+        for save_id in save_ids:
+            await root.store.delete([item.path for item in folder.saves[save_id]])
+        return await fence(root, folder, save_ids, writer=writer)
+
+    monkeypatch.setattr(sweep, "fence", delete_first)
+    caught(SCENARIOS["a saver that sleeps past the grace, and a sweep"], "is committed, but")
+
+
+def test_without_a_tombstone_a_late_duplicate_brings_a_checkpoint_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def delete(root: Root, found: FoundRecord, tombstone: Deleted) -> Entry | None:
+        await root.store.delete([slot_path(tombstone.name, tombstone.slot)])
+        await remove_files(root, entry_of(tombstone, None))
+        return None
+
+    monkeypatch.setattr("asyncsaver.prune.retire._replace", delete)
+    caught(SCENARIOS["a late request and a prune"], "is committed, but")
+
+
+def test_with_data_deleted_before_their_reference_a_ruin_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def data_first(root: Root, entry: Entry, changes: prune.Changes, *, writer: str) -> None:
+        await remove_files(root, entry)
+        await retire(root, entry, writer=writer)
+
+    monkeypatch.setattr(prune, "_delete", data_first)
+    caught(SCENARIOS["two pruners"], "is committed, but")
+
+
+class _ShardsLast(SimulatedStore):
+    """Sends shards only once the manifest stands; until then it pretends that they were there."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.held: dict[str, bytes] = {}
+
+    async def put(self, path: str, data: Buffer, *, mode: PutMode = "overwrite") -> ObjectInfo:
+        if path.endswith(".safetensors"):
+            self.held[path] = bytes(data)
+            return ObjectInfo(path, len(self.held[path]))
+        info = await super().put(path, data, mode=mode)
+        if mode == "create":
+            for shard, content in self.held.items():
+                await super().put(shard, content)
+            self.held.clear()
+        return info
+
+    async def list(self, prefix: str = "", *, delimiter: bool = False) -> Listing:
+        found = await super().list(prefix, delimiter=delimiter)
+        held = [ObjectInfo(path, len(data)) for path, data in self.held.items() if path.startswith(prefix)]
+        return Listing([*found.objects, *held], found.prefixes)
+
+
+def test_with_the_manifest_before_the_shards_a_ruin_is_listed(one_at_a_step: Scenario) -> None:
+    caught(one_at_a_step, "is committed, but", wrap=_ShardsLast)
+
+
+def test_without_a_second_look_a_reader_takes_a_deletion_for_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def believe(*_: Any) -> None:
+        """Nothing is read again."""
+
+    monkeypatch.setattr("asyncsaver.restore.reader.explain_damage", believe)
+    caught(SCENARIOS["restore and save"], "is missing|there is no")
+
+
+def test_with_tombstones_forgotten_under_an_attempt_the_fence_comes_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none(*_: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(prune, "_has_attempts", none)
+    caught(SCENARIOS["a saver past a tombstone that expires"], "is committed, but")
+
+
+def test_with_tombstones_forgotten_below_a_fence_the_condemned_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forget(root: Root, found: Sorted, changes: prune.Changes) -> None:
+        deleted = [entry.path for entry in found.retired if entry.state == "deleted"]
+        if deleted:
+            await root.store.delete(deleted)
+            changes.gone.update(deleted)
+
+    monkeypatch.setattr(prune, "_forget", forget)
+    caught(SCENARIOS["a saver below a fence, at a tombstone that expires"], "is committed, but|is back after")
+
+
+def test_with_one_look_at_records_that_come_and_go_the_fence_comes_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = CatalogReader.folder
+
+    async def believe(self: CatalogReader, name: str) -> FolderRecords:
+        found = await look(self, name)
+        for slot in found.folder.slots.keys() - {*found.records, *found.damaged}:
+            del found.folder.slots[slot]
+        return found
+
+    monkeypatch.setattr("asyncsaver.catalog.reader._LOOKS_AGAIN", 0)
+    monkeypatch.setattr(CatalogReader, "folder", believe)
+    caught(SCENARIOS["a saver past a tombstone that expires"], "is committed, but")
