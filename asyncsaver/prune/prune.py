@@ -14,7 +14,7 @@ from asyncsaver.aio.tasks import run_all
 from asyncsaver.catalog.reader import FolderRecords
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import ManifestError, StoreError
-from asyncsaver.model.catalog import Sorted, sort_entries, sort_into_folders
+from asyncsaver.model.catalog import Sorted, sort_entries
 from asyncsaver.model.names import PRESERVED_MARKER
 from asyncsaver.model.retention import RetentionPolicy, decide
 from asyncsaver.model.statefile import Entry, StateFile, entry_of
@@ -188,8 +188,15 @@ async def _delete(root: Root, entry: Entry, changes: Changes, *, writer: str) ->
 
 
 async def _forget(root: Root, found: Sorted, changes: Changes) -> None:
-    """Delete tombstones and fences that have outlived every delayed request they guard against."""
+    """Delete tombstones and fences that have outlived every delayed request they guard against.
+
+    The highest record of a name stays for good. While it stands, no new attempt targets its slot or a lower one; so a deletion
+    that is sent twice, or decided by a pruner that was slow, can never meet a checkpoint saved at that slot in between.
+    """
     late = root.store_time or root.now()
+    highest: dict[str, int] = {}
+    for entry in (*found.checkpoints, *found.superseded, *found.retired):
+        highest[entry.name] = max(entry.slot, highest.get(entry.name, 0))
     expired = []
     for entry in found.retired:
         guarded = any(
@@ -197,23 +204,12 @@ async def _forget(root: Root, found: Sorted, changes: Changes) -> None:
         )
         ttl = FENCE_TTL if entry.state == "aborted" else TOMBSTONE_TTL
         # A tombstone below a fence keeps the condemned attempt from committing at that lower slot.
-        if not entry.unfinished and not guarded and entry.since is not None and entry.since + ttl < late:
-            expired.append(entry)
-    held = {entry.name for entry in expired if await _has_attempts(root, entry.name, found)}
-    paths = [entry.path for entry in expired if entry.name not in held]
-    if paths:
-        failed = await root.store.delete(paths)
-        changes.gone.update(path for path in paths if path not in failed)
-
-
-async def _has_attempts(root: Root, name: str, found: Sorted) -> bool:
-    """Whether attempts that are not committed have bytes there, by one LIST.
-
-    They chose a slot past all records. If those went, a sweep would look for them at lower slots, and its fence would not hold.
-    """
-    recorded = {entry.save_id for entry in (*found.checkpoints, *found.superseded, *found.retired)}
-    folder = sort_into_folders((await root.store.list(f"{name}/")).objects, root.naming).get(name)
-    return folder is not None and bool(folder.saves.keys() - recorded)
+        held = entry.unfinished or guarded or entry.slot == highest[entry.name]
+        if not held and entry.since is not None and entry.since + ttl < late:
+            expired.append(entry.path)
+    if expired:
+        failed = await root.store.delete(expired)
+        changes.gone.update(path for path in expired if path not in failed)
 
 
 async def _record(root: Root, changes: Changes, last_preserved: datetime | None) -> None:

@@ -109,9 +109,7 @@ class SaveLine:
     _last_by_name: dict[str, Ticket] = field(default_factory=dict)
     _sequence: int = 0
     _found: Catalog | None = None
-    _caught_up: bool = (
-        False  # whether the state file is known to list what there is; a look at the root makes up for it
-    )
+    _caught_up: bool = False  # whether the state file is known to list what there is
     _may_save: bool = False
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 

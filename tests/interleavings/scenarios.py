@@ -24,14 +24,6 @@ def faults_of_records(operation: str, path: str) -> Sequence[Outcome]:
     return ("done", "crash after")
 
 
-def prompt_deletions(operation: str, path: str) -> Sequence[Outcome]:
-    """As `faults_of_records`, but a deletion is not carried out again later.
-
-    One that removes an expired tombstone cannot be told to remove nothing else: see the expected failure in the tests.
-    """
-    return crashes(operation, path) if operation == "delete" else faults_of_records(operation, path)
-
-
 def crashes(operation: str, path: str) -> Sequence[Outcome]:
     """Any write may be the last."""
     return ("done", "crash before", "crash after") if operation in _WRITES else ("done",)
@@ -252,8 +244,8 @@ SCENARIOS: Mapping[str, Scenario] = {
     "a saver that replaces, and a prune": Scenario(_overwrite_and_prune, _three),
     "the same, no compare-and-swap": Scenario(_overwrite_and_prune, _three, guarantees=_NO_SWAP),
     "a saver that replaces, a deletion and a sweep": Scenario(_overwrite_delete_sweep, _replaced),
-    "a saver past a tombstone that expires": Scenario(_expiring_tombstone, _deleted, prompt_deletions),
-    "a saver below a fence, at a tombstone that expires": Scenario(_tombstone_below_a_fence, _one, prompt_deletions),
+    "a saver past a tombstone that expires": Scenario(_expiring_tombstone, _deleted, faults_of_records),
+    "a saver below a fence, at a tombstone that expires": Scenario(_tombstone_below_a_fence, _one, faults_of_records),
     "restore and prune": Scenario(_restore_and_prune, _three, crashes),
     "restore and save": Scenario(_restore_and_save, _three, crashes),
     "restore and overwrite": Scenario(_restore_and_overwrite, _three, crashes),

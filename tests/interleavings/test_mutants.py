@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asyncsaver.catalog.reader import CatalogReader, FolderRecords, FoundRecord
+from asyncsaver.catalog.reader import FoundRecord
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import CheckpointCorruptError, StoreError
 from asyncsaver.formats import native
@@ -167,34 +167,30 @@ def test_without_a_second_look_a_reader_takes_a_deletion_for_damage(monkeypatch:
     caught(SCENARIOS["restore and save"], "is missing|there is no")
 
 
-def test_with_tombstones_forgotten_under_an_attempt_the_fence_comes_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def none(*_: Any) -> bool:
-        return False
+async def _forget_all(root: Root, found: Sorted, changes: prune.Changes) -> None:
+    """Remove every tombstone, also the highest record of a name, or one below a fence."""
+    deleted = [entry.path for entry in found.retired if entry.state == "deleted"]
+    if deleted:
+        await root.store.delete(deleted)
+        changes.gone.update(deleted)
 
-    monkeypatch.setattr(prune, "_has_attempts", none)
-    caught(SCENARIOS["a saver past a tombstone that expires"], "is committed, but")
+
+def test_with_the_highest_record_forgotten_a_late_deletion_meets_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def forget(root: Root, found: Sorted, changes: prune.Changes) -> None:
+        late = root.store_time or root.now()
+        expired = [
+            entry.path
+            for entry in found.retired
+            if entry.since is not None and entry.since + prune.TOMBSTONE_TTL < late
+        ]
+        if expired:
+            await root.store.delete(expired)
+            changes.gone.update(expired)
+
+    monkeypatch.setattr(prune, "_forget", forget)
+    caught(SCENARIOS["a saver past a tombstone that expires"], ".")
 
 
 def test_with_tombstones_forgotten_below_a_fence_the_condemned_commit(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def forget(root: Root, found: Sorted, changes: prune.Changes) -> None:
-        deleted = [entry.path for entry in found.retired if entry.state == "deleted"]
-        if deleted:
-            await root.store.delete(deleted)
-            changes.gone.update(deleted)
-
-    monkeypatch.setattr(prune, "_forget", forget)
+    monkeypatch.setattr(prune, "_forget", _forget_all)
     caught(SCENARIOS["a saver below a fence, at a tombstone that expires"], "is committed, but|is back after")
-
-
-def test_with_one_look_at_records_that_come_and_go_the_fence_comes_too_low(monkeypatch: pytest.MonkeyPatch) -> None:
-    look = CatalogReader.folder
-
-    async def believe(self: CatalogReader, name: str) -> FolderRecords:
-        found = await look(self, name)
-        for slot in found.folder.slots.keys() - {*found.records, *found.damaged}:
-            del found.folder.slots[slot]
-        return found
-
-    monkeypatch.setattr("asyncsaver.catalog.reader._LOOKS_AGAIN", 0)
-    monkeypatch.setattr(CatalogReader, "folder", believe)
-    caught(SCENARIOS["a saver past a tombstone that expires"], "is committed, but")

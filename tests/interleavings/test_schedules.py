@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Protocol
@@ -12,8 +11,7 @@ import pytest
 from asyncsaver.model.manifest import Manifest
 from asyncsaver.testing import Chooser, all_schedules, explore, random_schedules
 
-from .oracle import ViolationError
-from .scenarios import SCENARIOS, Scenario, faults_of_records
+from .scenarios import SCENARIOS, Scenario
 
 pytestmark = [pytest.mark.torture, pytest.mark.timeout(3600)]
 
@@ -78,14 +76,3 @@ def test_the_sleeper_and_the_sweep_both_win_in_some_schedule() -> None:
 def test_both_old_and_new_stay_in_some_schedule() -> None:
     endings = _endings("restore and overwrite", random_schedules("endings", 60))
     assert endings >= {"03 Manifest 3", "03 Manifest 33"}
-
-
-@pytest.mark.xfail(
-    strict=True,
-    raises=ViolationError,
-    reason="removing an expired tombstone is a plain DELETE: sent twice, its second copy may meet a checkpoint that was saved at "
-    "the same step and slot in between",
-)
-def test_a_late_deletion_of_an_expired_tombstone_meets_nothing_else() -> None:
-    scenario = dataclasses.replace(SCENARIOS["a saver past a tombstone that expires"], outcomes=faults_of_records)
-    explore(scenario.run, all_schedules(1))

@@ -35,7 +35,7 @@ async def test_tombstones_stand_for_a_day_of_the_stores_clock(clock: float) -> N
     async with world.saver(clock=lambda: clock) as saver:
         await saver.save(state_of(3), step=3)
         world.time += timedelta(days=3)
-        await saver.delete(1)
+        await saver.save(state_of(11), step=1, overwrite=True)
         for _ in range(3):
             await saver.prune()
             assert isinstance((await world.records(NAME))[0], Deleted)
@@ -46,7 +46,21 @@ async def test_tombstones_stand_for_a_day_of_the_stores_clock(clock: float) -> N
         world.time += timedelta(minutes=2)
         await saver.save(state_of(5), step=5)
         await saver.prune()
-        assert await world.records(NAME) == {}
+        assert {slot: type(one) for slot, one in (await world.records(NAME)).items()} == {1: Manifest}
+
+
+async def test_the_highest_record_of_a_name_stands_for_good() -> None:
+    """Were it removed, that removal, sent twice or late, could meet a checkpoint saved at the same slot in between."""
+    world = World()
+    await with_steps(world, 1, 2)
+    async with world.saver() as saver:
+        await saver.delete(1)
+        for step in (3, 4, 5):
+            world.time += 100 * DAY
+            await saver.save(state_of(step), step=step)
+            await saver.prune()
+            assert {slot: type(one) for slot, one in (await world.records(NAME)).items()} == {0: Deleted}
+        assert (await saver.save(state_of(6), step=1)).slot == 1
 
 
 async def test_fences_stand_for_a_month_and_keep_tombstones_below_them() -> None:
@@ -56,14 +70,16 @@ async def test_fences_stand_for_a_month_and_keep_tombstones_below_them() -> None
         await saver.delete(1)
         await world.memory().put(f"{NAME}/{DEAD}/part-00000.json", b"dead")
         await saver.sweep(0)
+        await saver.save(state_of(1), step=1, pin=True)
+        standing = {0: Deleted, 1: Aborted, 2: Manifest}
         for days in (0, 2, 28):
             world.time += days * DAY
             await saver.save(state_of(100 + days), step=100 + days)
-            assert {slot: type(one) for slot, one in (await world.records(NAME)).items()} == {0: Deleted, 1: Aborted}
+            assert {slot: type(one) for slot, one in (await world.records(NAME)).items()} == standing
         world.time += 2 * DAY
         await saver.save(state_of(200), step=200)
         await saver.save(state_of(201), step=201)
-        assert await world.records(NAME) == {}
+        assert {slot: type(one) for slot, one in (await world.records(NAME)).items()} == {2: Manifest}
 
 
 async def test_a_prune_interrupted_between_tombstone_and_data_is_finished_by_the_next_one() -> None:
