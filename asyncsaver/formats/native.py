@@ -102,10 +102,22 @@ def decode_state(data: bytes, where: str) -> StateFile:
     return state
 
 
+def _other_version(data: bytes, version: int) -> str:
+    """What a document whose checksum differs says of its version, if that is another one."""
+    try:
+        said = msgspec.json.decode(data, type=_Head).version
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    return "" if said == version else f" (it says that it is of format version {said}, which is unknown)"
+
+
 def _decode(data: bytes, where: str, kind: type[T], expected: str, version: int) -> T:
     sealed = data[: len(_OPENING)] == _OPENING
     if sealed and data[len(_OPENING) : _SEALED] != _checksum(data):
-        raise ManifestError(f"{where}: damaged: its checksum differs, some byte is not what was written", path=where)
+        raise ManifestError(
+            f"{where}: damaged: its checksum differs, some byte is not what was written{_other_version(data, version)}",
+            path=where,
+        )
     try:
         head = msgspec.json.decode(data, type=_Head)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -334,3 +334,9 @@ def test_any_mutation_is_refused_or_harmless(value: Any, decode: Callable[[bytes
             assert all(isinstance(entry, Entry) and entry.order for entry in state.entries)
 
     mutate()
+
+
+def test_a_version_that_was_changed_by_hand_is_named_too() -> None:
+    document = seal(b'{"format":"asyncsaver-state","version":1,"entries":[]}').replace(b'"version":1', b'"version":77')
+    with pytest.raises(ManifestError, match=r"checksum differs.*version 77, which is unknown"):
+        decode_state(document, "checkpoint.json")
