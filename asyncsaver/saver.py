@@ -313,14 +313,12 @@ class Saver:
     @guarded
     async def latest(self) -> Checkpoint | None:
         """The checkpoint committed last, or None under an empty root."""
-        self._guard.check()
         found = await find_latest(self._root)
         return None if found is None else self._describe(found)
 
     @guarded
     async def checkpoints(self) -> list[Checkpoint]:
         """All committed checkpoints, oldest first. What is damaged is left out, and logged."""
-        self._guard.check()
         catalog = await self._root.reader.load()
         return [checkpoint_of(entry, self.url, pinned=entry.pinned) for entry in catalog.checkpoints]
 
@@ -379,7 +377,8 @@ class Saver:
         Returns:
             Each checkpoint, kept or deleted, and the reason.
         """
-        self._check_writable() if not dry_run else self._guard.check()
+        if not dry_run:
+            self._check_writable()
         began = datetime.fromtimestamp(self._line.settings.began, UTC)
         return await prune_root(self._root, self._policy, began=began, writer=WRITER, dry_run=dry_run)
 
@@ -392,7 +391,8 @@ class Saver:
                 alive but quiet for longer gets `SaveAbortedError` when it wants to commit.
             dry_run: only say what would be removed.
         """
-        self._check_writable() if not dry_run else self._guard.check()
+        if not dry_run:
+            self._check_writable()
         return await sweep_root(self._root, grace=check_grace(grace), writer=WRITER, dry_run=dry_run)
 
     async def close(self) -> None:
@@ -456,7 +456,6 @@ class Saver:
         )
 
     async def _open(self, step: int | None, checkpoint: Checkpoint | None) -> CheckpointReader:
-        self._guard.check()
         number = None if step is None else check_step(step)
         return CheckpointReader(self._root, await find(self._root, number, checkpoint))
 
@@ -469,6 +468,5 @@ class Saver:
         return checkpoint_of(found.manifest, self.url, pinned=found.pinned)
 
     def _check_writable(self) -> None:
-        self._guard.check()
         if self._read_only:
             raise ReadOnlyError(f"the saver of {self.url} is read-only")
