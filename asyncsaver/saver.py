@@ -30,6 +30,7 @@ from asyncsaver.save.background import BackgroundSaves, PendingSave
 from asyncsaver.save.line import SaveLine, SaveSettings
 from asyncsaver.save.staging import Staging
 from asyncsaver.store.contract import Store
+from asyncsaver.store.retry import DEFAULT_RETRY_TIMEOUT
 from asyncsaver.version import WRITER
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class Saver:
         single_writer: promise that nobody else saves under this root; needed where the store does not create exclusively.
         read_only: refuse everything that would change the root.
         commit_timeout: seconds after which a commit that the store leaves unclear is given up.
+        retry_timeout: seconds for which a request that the store throttles or does not answer is sent again, counted from
+            its first failure; 0 to send each once.
         progress: called on the event loop as saves and restores advance.
         clock: seconds since the epoch, for the times in manifests; `time.time` by default.
 
@@ -104,6 +107,7 @@ class Saver:
         single_writer: bool = False,
         read_only: bool = False,
         commit_timeout: float = DEFAULT_COMMIT_TIMEOUT,
+        retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
         progress: Callable[[Progress], None] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
@@ -117,6 +121,7 @@ class Saver:
             memory_budget=memory_budget,
             concurrency=concurrency,
             commit_timeout=commit_timeout,
+            retry_timeout=retry_timeout,
             single_writer=single_writer,
             read_only=read_only,
             progress=progress,
@@ -137,6 +142,7 @@ class Saver:
             engine=engine,
             memory_budget=config.memory_budget,
             concurrency=config.concurrency,
+            retry_timeout=config.retry_timeout,
             clock=clock,
             progress=progress,
         )

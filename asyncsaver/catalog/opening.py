@@ -17,7 +17,7 @@ from asyncsaver.model.leaves import Adapters
 from asyncsaver.model.names import Naming
 from asyncsaver.store.contract import Store
 from asyncsaver.store.registry import open_store
-from asyncsaver.store.retry import RetryingStore
+from asyncsaver.store.retry import DEFAULT_RETRY_TIMEOUT, Retries, RetryingStore
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -32,6 +32,7 @@ def open_root(
     engine: str = "auto",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     concurrency: int | None = None,
+    retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
     clock: Callable[[], float] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> Root:
@@ -45,17 +46,20 @@ def open_root(
         engine: see `Saver`.
         memory_budget: in bytes.
         concurrency: requests in flight; None for what the store gains from.
+        retry_timeout: see `Saver`.
         clock: seconds since the epoch; `time.time` by default.
         progress: called as work advances.
     """
     if isinstance(url, Store):
         if storage_options or filesystem is not None:
             raise ValueError("a ready store takes no storage_options and no filesystem")
-        store: Store = RetryingStore(url)
+        store = url
     else:
-        store = RetryingStore(open_store(url, storage_options=storage_options, filesystem=filesystem, engine=engine))
+        store = open_store(url, storage_options=storage_options, filesystem=filesystem, engine=engine)
+    retries = Retries(retry_timeout)
     return Root(
-        store=store,
+        store=RetryingStore(store, retries),
+        retries=retries,
         naming=naming,
         threads=Threads("asyncsaver", min(8, (os.cpu_count() or 2) + 2)),
         budget=ByteBudget(memory_budget),

@@ -19,6 +19,7 @@ from asyncsaver.model.leaves import Adapters
 from asyncsaver.model.names import Naming
 from asyncsaver.model.statefile import StateFile
 from asyncsaver.store.contract import Store
+from asyncsaver.store.retry import Retries
 
 log = logging.getLogger("asyncsaver")
 
@@ -37,6 +38,7 @@ class Root:
         random_bits: n → n random bits, for save ids.
         adapters: which leaves are arrays.
         progress: called on the loop as work advances.
+        retries: for what the store cannot send again by itself.
         in_use: names of checkpoints that are being read, with how many readers.
         own_saves: save id → checkpoint's name of attempts in flight here, which a sweep leaves alone.
         store_time: the latest time seen on the store's clock, UTC; None until something was listed.
@@ -51,6 +53,7 @@ class Root:
     random_bits: Callable[[int], int]
     adapters: Adapters
     progress: Callable[[Progress], None] | None = None
+    retries: Retries = field(default_factory=Retries)
     in_use: Counter[str] = field(default_factory=Counter)
     own_saves: dict[str, str] = field(default_factory=dict)
     store_time: datetime | None = None

@@ -36,6 +36,7 @@ class SaverConfig:
         memory_budget: bytes of tensors in memory at once.
         concurrency: requests at once; None for what the store gains from.
         commit_timeout: seconds for a commit that the store leaves unclear.
+        retry_timeout: seconds in which a request that fails is sent again.
         as_json: what manifests keep of it.
     """
 
@@ -45,6 +46,7 @@ class SaverConfig:
     memory_budget: int
     concurrency: int | None
     commit_timeout: float
+    retry_timeout: float
     as_json: dict[str, Json]
 
 
@@ -59,6 +61,7 @@ def check_config(
     memory_budget: int,
     concurrency: int | None,
     commit_timeout: float,
+    retry_timeout: float,
     single_writer: bool,
     read_only: bool,
     progress: object,
@@ -92,10 +95,13 @@ def check_config(
     arguments = policy_from_arguments(max_to_keep, keep_checkpoint_every_n_hours)
     if concurrency is not None:
         _positive("concurrency", concurrency)
-    if isinstance(commit_timeout, bool) or not isinstance(commit_timeout, (int, float)):
-        raise TypeError(f"commit_timeout must be a number of seconds, not {type(commit_timeout).__name__}")
+    for argument, seconds in (("commit_timeout", commit_timeout), ("retry_timeout", retry_timeout)):
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise TypeError(f"{argument} must be a number of seconds, not {type(seconds).__name__}")
     if not commit_timeout > 0:
         raise ValueError(f"commit_timeout must be positive, not {commit_timeout}")
+    if not retry_timeout >= 0:
+        raise ValueError(f"retry_timeout must be 0 or more, not {retry_timeout}")
     return SaverConfig(
         naming=Naming(check_prefix(prefix), pad_step_number),
         policy=retention or arguments,
@@ -103,6 +109,7 @@ def check_config(
         memory_budget=_positive("memory_budget", memory_budget),
         concurrency=concurrency,
         commit_timeout=float(commit_timeout),
+        retry_timeout=float(retry_timeout),
         as_json={
             "prefix": prefix,
             "pad_step_number": pad_step_number,

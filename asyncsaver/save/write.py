@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import logging
-import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,10 +21,6 @@ from asyncsaver.model.shards import ShardPlan, plan_shards
 from asyncsaver.save.shard_bytes import ShardBytes, Source
 from asyncsaver.save.stage import Staged
 from asyncsaver.store.contract import Part as PartOfObject
-from asyncsaver.store.retry import full_jitter
-
-log = logging.getLogger("asyncsaver")
-_TRIES = 4
 
 
 @dataclass(slots=True)
@@ -55,11 +48,9 @@ class ShardWriter:
     written: int = 0
     _total: int = 0
     _window: asyncio.Semaphore = field(init=False)
-    _rng: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
         self._window = asyncio.Semaphore(self.root.concurrency)
-        self._rng = random.Random(self.root.random_bits(64))  # noqa: S311 - spreads load, guards nothing
 
     async def write(self, staged: Staged) -> Part:
         """Write all shards and return the part that lists them, with sizes and checksums as written.
@@ -123,20 +114,17 @@ class ShardWriter:
 
     async def _put_with_retries(self, path: str, header: bytes, sources: Sequence[Source]) -> ShardBytes:
         """Upload a shard; a store can send a small one again by itself, but for a large one the parts have to be made again."""
-        for attempt in itertools.count(1):
+        tries = self.root.retries.begin(f"put {path}")
+        while True:
             content = ShardBytes(header, sources)
             try:
                 await self._put(path, content)
             except StoreError as error:
                 small = content.size <= self.root.store.capabilities.part_bytes
-                if not error.retryable or small or attempt == _TRIES:
+                if small or not await tries.another(error):
                     raise
-                pause = full_jitter(attempt, rng=self._rng)
-                log.info("%s failed (attempt %d of %d), again in %.2f s: %s", path, attempt, _TRIES, pause, error)
-                await asyncio.sleep(pause)
             else:
                 return content
-        raise AssertionError("unreachable: the count does not end")
 
     async def _put(self, path: str, content: ShardBytes) -> None:
         store, size = self.root.store, content.size

@@ -6,15 +6,18 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 from typing import TypeVar
 
 from asyncsaver.errors import StoreError, StoreTimeoutError
 from asyncsaver.store.contract import Blob, Buffer, Listing, ObjectInfo, Part, PutMode, Store
 
 T = TypeVar("T")
-Sleep = Callable[[float], Awaitable[object]]
+
+DEFAULT_RETRY_TIMEOUT = 60.0
+_QUIET_TRIES = 5
+"""From this one on, retries are logged as warnings: by then it is no hiccup."""
 
 _logger = logging.getLogger("asyncsaver.store")
 
@@ -31,48 +34,120 @@ def full_jitter(attempt: int, *, rng: random.Random, base: float = 0.1, cap: flo
     return rng.uniform(0, min(cap, base * 2 ** min(attempt - 1, 30)))
 
 
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """For how long a request that fails is sent again. All its tries share one deadline.
+
+    The time counts from the first failure, so a large object on a slow line gets a second try as well. It is not divided
+    among tries, and a try that is under way at the deadline is not cut off: stores end requests that do not move.
+
+    Args:
+        timeout: seconds in which to try again; 0 to send everything once.
+        base: the longest first pause, in seconds; it doubles with each try.
+        cap: the longest pause of all, in seconds.
+        sleep: how to pause.
+        clock: seconds, monotonic; the event loop's by default.
+        rng: where the jitter comes from; one of its own by default, so that many ranks do not retry in step.
+    """
+
+    timeout: float = DEFAULT_RETRY_TIMEOUT
+    base: float = 0.1
+    cap: float = 5.0
+    sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
+    clock: Callable[[], float] | None = None
+    rng: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        if not self.timeout >= 0:
+            raise ValueError(f"a retry timeout must be 0 or more seconds, not {self.timeout}")
+
+    async def run(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Call until it succeeds, fails for good, or the time is up; then the last error is raised.
+
+        Args:
+            what: for the log.
+            call: sends the request once.
+        """
+        tries = self.begin(what)
+        while True:
+            try:
+                return await call()
+            except StoreError as error:
+                if not await tries.another(error):
+                    raise
+
+    def begin(self, what: str) -> Tries:
+        """Count the tries of one request, of which the first is about to be made."""
+        return Tries(self, what)
+
+
+class Tries:
+    """The tries of one request.
+
+    Args:
+        retries: how often and how long.
+        what: for the log.
+    """
+
+    def __init__(self, retries: Retries, what: str) -> None:
+        self._retries = retries
+        self._what = what
+        self._failures = 0
+        self._deadline = 0.0
+
+    async def another(self, error: StoreError) -> bool:
+        """Whether the request is to be sent again after this error; pauses before it says so.
+
+        Args:
+            error: how the latest try ended.
+        """
+        if not worth_another_try(error):
+            return False
+        retries = self._retries
+        now = asyncio.get_running_loop().time() if retries.clock is None else retries.clock()
+        self._failures += 1
+        if self._failures == 1:
+            self._deadline = now + retries.timeout
+        left = self._deadline - now
+        if left <= 0:
+            return False
+        pause = min(left, full_jitter(self._failures, rng=retries.rng, base=retries.base, cap=retries.cap))
+        _logger.log(
+            logging.INFO if self._failures < _QUIET_TRIES else logging.WARNING,
+            "%s failed (try %d), again in %.2f s, for %.0f s at most: %s",
+            self._what,
+            self._failures,
+            pause,
+            left,
+            error,
+        )
+        await retries.sleep(pause)
+        return True
+
+
 class RetryingStore(Store):
     """Any store, with retries of its idempotent calls, after a pause with full jitter.
 
-    Retried: `get`, `get_into`, `head`, `list`, `delete`, and `put` that overwrites. Never retried: `put` that creates
+    Retried: `get`, `get_into`, `head`, `list`, `delete`, `purge`, and `put` that overwrites. Never retried: `put` that creates
     and `replace_if`, since the first attempt may have succeeded unseen and the second would then report a conflict with
     itself (their callers read back instead); and `put_parts`, whose parts are gone.
 
     Args:
         store: what does the work; closed together with this one.
-        attempts: the most times a call is sent.
-        base: the longest first pause, in seconds; it doubles with each attempt.
-        cap: the longest pause of all, in seconds.
-        sleep: how to pause.
-        rng: where the jitter comes from; one of its own by default, so that many ranks do not retry in step.
+        retries: for how long; see `Retries`.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        attempts: int = 5,
-        base: float = 0.1,
-        cap: float = 5.0,
-        sleep: Sleep = asyncio.sleep,
-        rng: random.Random | None = None,
-    ) -> None:
-        if attempts < 1:
-            raise ValueError(f"attempts must be at least 1, not {attempts}")
+    def __init__(self, store: Store, retries: Retries | None = None) -> None:
         self.url = store.url
         self.capabilities = store.capabilities
         self._store = store
-        self._attempts = attempts
-        self._base = base
-        self._cap = cap
-        self._sleep = sleep
-        self._rng = random.Random() if rng is None else rng  # noqa: S311 - spreads load, guards nothing
+        self._retries = retries or Retries()
 
     async def put(self, path: str, data: Buffer, *, mode: PutMode = "overwrite") -> ObjectInfo:
         """As the contract says; retried unless ``mode`` is ``create``."""
         if mode == "create":
             return await self._store.put(path, data, mode="create")
-        return await self._retry(f"put {path}", lambda: self._store.put(path, data))
+        return await self._retries.run(f"put {path}", lambda: self._store.put(path, data))
 
     async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
         """As the contract says; never retried."""
@@ -80,61 +155,53 @@ class RetryingStore(Store):
 
     async def get(self, path: str) -> Blob:
         """As the contract says."""
-        return await self._retry(f"get {path}", lambda: self._store.get(path))
+        return await self._retries.run(f"get {path}", lambda: self._store.get(path))
 
     async def get_into(self, path: str, ranges: Sequence[tuple[int, int]], buffers: Sequence[memoryview]) -> None:
         """As the contract says; when one range fails, all are read again."""
-        await self._retry(f"get {path}", lambda: self._store.get_into(path, ranges, buffers))
+        await self._retries.run(f"get {path}", lambda: self._store.get_into(path, ranges, buffers))
 
     async def head(self, path: str) -> ObjectInfo:
         """As the contract says."""
-        return await self._retry(f"head {path}", lambda: self._store.head(path))
+        return await self._retries.run(f"head {path}", lambda: self._store.head(path))
 
     async def list(self, prefix: str = "", *, delimiter: bool = False) -> Listing:
         """As the contract says."""
-        return await self._retry(f"list {prefix!r}", lambda: self._store.list(prefix, delimiter=delimiter))
+        return await self._retries.run(f"list {prefix!r}", lambda: self._store.list(prefix, delimiter=delimiter))
 
     async def delete(self, paths: Sequence[str]) -> Mapping[str, StoreError]:
         """As the contract says; only what could not be deleted is sent again."""
         failed: dict[str, StoreError] = {}
         remaining = list(paths)
-        for attempt in range(1, self._attempts + 1):
-            errors = await self._retry(f"delete {len(remaining)} objects", partial(self._store.delete, remaining))
-            again = {path: error for path, error in errors.items() if _worth_another_try(error)}
+        tries = self._retries.begin(f"delete {len(remaining)} objects")
+        while True:
+            try:
+                errors = await self._store.delete(remaining)
+            except StoreError as error:
+                if not await tries.another(error):
+                    raise
+                continue
+            again = {path: error for path, error in errors.items() if worth_another_try(error)}
             failed |= {path: error for path, error in errors.items() if path not in again}
-            if not again or attempt == self._attempts:
+            if not again or not await tries.another(next(iter(again.values()))):
                 return failed | again
             remaining = list(again)
-            await self._pause(f"delete {len(again)} objects", attempt, next(iter(again.values())))
-        return failed
 
     async def replace_if(self, path: str, data: Buffer, etag: str) -> ObjectInfo:
         """As the contract says; never retried."""
         return await self._store.replace_if(path, data, etag)
 
-    async def purge(self, older_than: timedelta, *, spare: Collection[str] = ()) -> int:
+    async def purge(
+        self, older_than: timedelta, *, spare: Collection[str] = (), vacant: Callable[[str], bool] | None = None
+    ) -> int:
         """As the contract says."""
-        return await self._retry("purge", lambda: self._store.purge(older_than, spare=spare))
+        return await self._retries.run("purge", lambda: self._store.purge(older_than, spare=spare, vacant=vacant))
 
     async def close(self) -> None:
         """Close the store beneath."""
         await self._store.close()
 
-    async def _retry(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
-        for attempt in range(1, self._attempts):
-            try:
-                return await call()
-            except StoreError as error:
-                if not _worth_another_try(error):
-                    raise
-                await self._pause(what, attempt, error)
-        return await call()
 
-    async def _pause(self, what: str, attempt: int, error: StoreError) -> None:
-        pause = full_jitter(attempt, rng=self._rng, base=self._base, cap=self._cap)
-        _logger.info("%s failed (attempt %d of %d), again in %.2f s: %s", what, attempt, self._attempts, pause, error)
-        await self._sleep(pause)
-
-
-def _worth_another_try(error: StoreError) -> bool:
+def worth_another_try(error: StoreError) -> bool:
+    """Whether the same request may succeed if it is sent again."""
     return error.retryable or isinstance(error, StoreTimeoutError)

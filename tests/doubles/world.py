@@ -86,8 +86,8 @@ class World:
         """
         behind = self.time - timedelta(days=180)
         ticks = itertools.count()
-        options = {"shard_bytes": 1, "max_to_keep": None, "clock": lambda: behind.timestamp() + next(ticks)}
-        saver = Saver(self.url, **{**options, **arguments})
+        options = {"shard_bytes": 1, "max_to_keep": None, "retry_timeout": 0.3}
+        saver = Saver(self.url, **{**options, "clock": lambda: behind.timestamp() + next(ticks), **arguments})
         root = saver._root
         root.store = store or self.memory()
         root.reader = CatalogReader(root.store, root.naming, root.threads)

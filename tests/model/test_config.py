@@ -13,9 +13,9 @@ from asyncsaver.model.retention import KeepAll, KeepBest, KeepEveryHours, KeepLa
 
 DEFAULTS: dict[str, Any] = {
     "prefix": "ckpt", "pad_step_number": True, "max_to_keep": 5, "keep_checkpoint_every_n_hours": None, "retention": None,
-    "shard_bytes": 100, "memory_budget": 200, "concurrency": None, "commit_timeout": 300, "format": "native",
-    "manifest_format": "json", "incremental": False, "rank": 0, "world_size": 1, "run_id": None, "coordinator": None,
-    "single_writer": False, "read_only": False, "progress": None, "clock": None,
+    "shard_bytes": 100, "memory_budget": 200, "concurrency": None, "commit_timeout": 300, "retry_timeout": 60,
+    "format": "native", "manifest_format": "json", "incremental": False, "rank": 0, "world_size": 1, "run_id": None,
+    "coordinator": None, "single_writer": False, "read_only": False, "progress": None, "clock": None,
 }  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def check(**arguments: Any) -> SaverConfig:
 
 def test_defaults() -> None:
     assert check() == SaverConfig(
-        Naming("ckpt", pad=True), KeepLast(5), 100, 200, None, 300.0,
+        Naming("ckpt", pad=True), KeepLast(5), 100, 200, None, 300.0, 60.0,
         {"prefix": "ckpt", "pad_step_number": True, "max_to_keep": 5, "keep_checkpoint_every_n_hours": None, "shard_bytes": 100},
     )  # fmt: skip
 
@@ -40,6 +40,7 @@ def test_defaults() -> None:
         ({"retention": KeepBest("loss")}, "policy", KeepBest("loss")),
         ({"concurrency": 3}, "concurrency", 3),
         ({"commit_timeout": math.inf}, "commit_timeout", math.inf),
+        ({"retry_timeout": 0}, "retry_timeout", 0.0),
     ],
 )
 def test_arguments_that_differ(arguments: dict[str, Any], field: str, value: object) -> None:
@@ -58,6 +59,7 @@ def test_arguments_that_differ(arguments: dict[str, Any], field: str, value: obj
         ("memory_budget", 0, ValueError), ("memory_budget", "1GB", TypeError),
         ("concurrency", 0, ValueError), ("concurrency", 1.5, TypeError),
         ("commit_timeout", 0, ValueError), ("commit_timeout", -1, ValueError), ("commit_timeout", math.nan, ValueError),
+        ("retry_timeout", -1, ValueError), ("retry_timeout", math.nan, ValueError), ("retry_timeout", "5", TypeError),
         ("commit_timeout", "5", TypeError), ("commit_timeout", None, TypeError), ("commit_timeout", True, TypeError),
         ("format", "tensorflow", ValueError), ("format", None, ValueError), ("manifest_format", "proto", ValueError),
         ("incremental", True, ValueError), ("incremental", 0, ValueError), ("rank", 1, ValueError),

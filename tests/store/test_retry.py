@@ -4,12 +4,13 @@ import logging
 import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from asyncsaver.errors import ObjectNotFoundError, StoreError, StoreTimeoutError
 from asyncsaver.store import Blob, Buffer, Listing, ObjectInfo, Part, PutMode, Store
-from asyncsaver.store.retry import RetryingStore
+from asyncsaver.store.retry import Retries, RetryingStore
 from asyncsaver.testing import StoreContract
 from asyncsaver_backends.memory import MemoryStore
 
@@ -60,13 +61,18 @@ class FailingStore(MemoryStore):
 
 
 class Pauses:
-    """Stands in for asyncio.sleep and notes what it was asked for."""
+    """Stands in for asyncio.sleep and the clock, and notes what it was asked for."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self.now = 1000.0
 
     async def __call__(self, seconds: float) -> None:
         self.seconds.append(seconds)
+        self.now += seconds
+
+    def retries(self, timeout: float = 60.0, **arguments: Any) -> Retries:
+        return Retries(timeout, sleep=self, clock=lambda: self.now, **arguments)
 
 
 class Longest(random.Random):
@@ -123,7 +129,7 @@ async def test_idempotent_calls_are_sent_again(url: str, name: str) -> None:
     await MemoryStore(url).put("object.bin", b"content")
     inner = FailingStore(url, [busy(), timed_out(), busy()])
     pauses = Pauses()
-    store = RetryingStore(inner, attempts=4, sleep=pauses)
+    store = RetryingStore(inner, pauses.retries())
     await IDEMPOTENT[name](store)
     assert inner.calls == [name] * 4
     assert len(pauses.seconds) == 3
@@ -134,58 +140,72 @@ async def test_other_calls_are_sent_once(url: str, name: str) -> None:
     inner = FailingStore(url, [busy()])
     pauses = Pauses()
     with pytest.raises(StoreError, match="503"):
-        await ONCE[name](RetryingStore(inner, sleep=pauses))
+        await ONCE[name](RetryingStore(inner, pauses.retries()))
     assert inner.calls == [name]
     assert pauses.seconds == []
 
 
-async def test_gives_up_after_the_last_attempt_with_its_error(url: str) -> None:
-    errors = [busy() for _ in range(5)]
+async def test_all_tries_share_one_deadline(url: str) -> None:
+    errors = [busy() for _ in range(20)]
     inner = FailingStore(url, errors)
     pauses = Pauses()
     with pytest.raises(StoreError) as caught:
-        await RetryingStore(inner, attempts=3, sleep=pauses).get("object.bin")
-    assert caught.value is errors[2]
-    assert len(inner.calls) == 3
-    assert len(pauses.seconds) == 2
+        await RetryingStore(inner, pauses.retries(10.0, base=1.0, cap=4.0, rng=Longest())).get("object.bin")
+    assert pauses.seconds == [1.0, 2.0, 4.0, 3.0]
+    assert caught.value is errors[4]
+    assert len(inner.calls) == 5
+
+
+async def test_a_try_that_failed_late_gets_another(url: str) -> None:
+    """The deadline counts from the first failure, not from the beginning of a long upload."""
+    pauses = Pauses()
+
+    class Slow(FailingStore):
+        def _called(self, name: str) -> None:
+            pauses.now += 100.0
+            super()._called(name)
+
+    inner = Slow(url, [timed_out() for _ in range(9)])
+    with pytest.raises(StoreTimeoutError):
+        await RetryingStore(inner, pauses.retries(60.0)).head("object.bin")
+    assert inner.calls == ["head"] * 2
+
+
+@pytest.mark.parametrize("name", IDEMPOTENT)
+async def test_without_time_everything_is_sent_once(url: str, name: str) -> None:
+    inner = FailingStore(url, [busy()])
+    pauses = Pauses()
+    with pytest.raises(StoreError, match="503"):
+        await IDEMPOTENT[name](RetryingStore(inner, pauses.retries(0)))
+    assert inner.calls == [name]
+    assert pauses.seconds == []
 
 
 async def test_errors_not_worth_it_are_raised_at_once(url: str) -> None:
     inner = FailingStore(url, [])
     with pytest.raises(ObjectNotFoundError):
-        await RetryingStore(inner, sleep=Pauses()).get("missing.bin")
+        await RetryingStore(inner, Pauses().retries()).get("missing.bin")
     assert inner.calls == ["get"]
 
 
 async def test_pauses_double_up_to_the_cap_and_jitter_fills_them(url: str) -> None:
-    pauses = Pauses()
-    store = RetryingStore(
-        FailingStore(url, [busy() for _ in range(5)]), attempts=6, base=0.5, cap=3.0, sleep=pauses, rng=Longest()
-    )
-    await store.list()
+    pauses, jittered = Pauses(), Pauses()
+    for slept, rng in ((pauses, Longest()), (jittered, random.Random(7))):
+        inner = FailingStore(url, [busy() for _ in range(5)])
+        await RetryingStore(inner, slept.retries(base=0.5, cap=3.0, rng=rng)).list()
     assert pauses.seconds == [0.5, 1.0, 2.0, 3.0, 3.0]
-    jittered = Pauses()
-    store = RetryingStore(
-        FailingStore(url, [busy() for _ in range(5)]),
-        attempts=6,
-        base=0.5,
-        cap=3.0,
-        sleep=jittered,
-        rng=random.Random(7),
-    )
-    await store.list()
     assert all(0 <= drawn <= most for drawn, most in zip(jittered.seconds, pauses.seconds, strict=True))
     assert len(set(jittered.seconds)) == 5
 
 
-async def test_retries_are_logged(url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_retries_are_logged_and_become_warnings(url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="asyncsaver.store")
     await MemoryStore(url).put("object.bin", b"content")
-    await RetryingStore(FailingStore(url, [busy()]), sleep=Pauses()).get("object.bin")
-    (record,) = caplog.records
-    assert (record.name, record.levelno) == ("asyncsaver.store", logging.INFO)
-    assert "object.bin" in record.getMessage()
-    assert "503" in record.getMessage()
+    await RetryingStore(FailingStore(url, [busy() for _ in range(6)]), Pauses().retries()).get("object.bin")
+    assert {record.name for record in caplog.records} == {"asyncsaver.store"}
+    assert [record.levelno for record in caplog.records] == [logging.INFO] * 4 + [logging.WARNING] * 2
+    assert "object.bin" in caplog.records[0].getMessage()
+    assert "503" in caplog.records[0].getMessage()
 
 
 async def test_only_what_could_not_be_deleted_is_sent_again(url: str) -> None:
@@ -204,14 +224,31 @@ async def test_only_what_could_not_be_deleted_is_sent_again(url: str) -> None:
             return failed
 
     inner = Stubborn(url)
-    failed = await RetryingStore(inner, sleep=Pauses()).delete(["fine", "locked", "busy"])
+    failed = await RetryingStore(inner, Pauses().retries()).delete(["fine", "locked", "busy"])
     assert inner.batches == [["fine", "locked", "busy"], ["busy"], ["busy"]]
     assert list(failed) == ["locked"]
     inner.batches.clear()
-    last = await RetryingStore(inner, attempts=2, sleep=Pauses()).delete(["busy"])
+    last = await RetryingStore(inner, Pauses().retries(0)).delete(["busy"])
     assert list(last) == ["busy"]
+    assert inner.batches == [["busy"]]
 
 
-def test_at_least_one_attempt(url: str) -> None:
-    with pytest.raises(ValueError, match="attempts"):
-        RetryingStore(MemoryStore(url), attempts=0)
+async def test_deleting_that_fails_as_a_whole_and_in_part_shares_one_deadline(url: str) -> None:
+    class Down(FailingStore):
+        async def delete(self, paths: Sequence[str]) -> Mapping[str, StoreError]:
+            self.calls.append("delete")
+            if len(self.calls) % 2:
+                raise busy()
+            return {path: timed_out() for path in paths}
+
+    inner, pauses = Down(url, []), Pauses()
+    with pytest.raises(StoreError, match="503"):
+        await RetryingStore(inner, pauses.retries(10.0, base=1.0, cap=4.0, rng=Longest())).delete(["a", "b"])
+    assert pauses.seconds == [1.0, 2.0, 4.0, 3.0]
+    assert len(inner.calls) == 5
+
+
+@pytest.mark.parametrize("timeout", [-1.0, float("nan")])
+def test_a_time_that_makes_no_sense(timeout: float) -> None:
+    with pytest.raises(ValueError, match="0 or more"):
+        Retries(timeout)

@@ -21,7 +21,7 @@ SAVING: Mapping[str, Where] = {
     "new state file": on("checkpoint.json", "create"),
     "state file": on("checkpoint.json", "replace"),
     "tombstone": on("manifest.json", "replace"),
-    "probe": on("-turns", "create"),
+    "probe": on("-in-turn", "create"),
     "reading the part": on("part-00000.json", "get"),
     "reading the state file": on("checkpoint.json", "get"),
     "listing": on("", "list"),
