@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections import Counter
+import secrets
 from collections.abc import Mapping, Sequence
 
 from asyncsaver.errors import ManifestError, RanksMissingError
 from asyncsaver.model.manifest import Chunk, FileEntry, Part, TensorEntry
+from asyncsaver.model.slices import overlap
+
+_PRIME = 2**61 - 1
+_COMPARISONS = 1_000_000  # of chunks with each other, only to name two: about a second
 
 
 def merge_parts(
@@ -78,7 +81,7 @@ def _moved(chunk: Chunk, base: int) -> Chunk:
 def check_coverage(name: str, entry: TensorEntry) -> None:
     """Raise `ManifestError` unless the chunks cover every element of the tensor exactly once.
 
-    Linear in the number of chunks, unless they split the tensor along many axes.
+    Linear in the number of chunks, however they split the tensor.
     """
     shape = entry.shape
     if len(entry.chunks) == 1 and entry.chunks[0].shape == shape and entry.chunks[0].offset == (0,) * len(shape):
@@ -96,39 +99,60 @@ def check_coverage(name: str, entry: TensorEntry) -> None:
         covered += math.prod(chunk.shape)
     if covered != math.prod(shape):
         raise ManifestError(f"tensor {name!r}: chunks hold {covered} of its {math.prod(shape)} elements")
-    if not _tiles(entry) and (clash := _overlap(entry.chunks)) is not None:
-        raise ManifestError(f"tensor {name!r}: chunks at {list(clash[0].offset)} and {list(clash[1].offset)} overlap")
+    if entry.chunks and not _tiles(entry):
+        clash = _overlap(entry.chunks)
+        which = "" if clash is None else f" at {list(clash[0].offset)} and {list(clash[1].offset)}"
+        raise ManifestError(f"tensor {name!r}: chunks{which} overlap")
 
 
 def _tiles(entry: TensorEntry) -> bool:
-    """Whether the chunks, all within the tensor, cover it exactly once; False also where telling would take too long.
+    """Whether the chunks, all within the tensor, cover it exactly once.
 
-    Boxes add up to one large box just if their corners do, each counted with a sign that changes along every edge: inside of a
-    tiling the signs cancel out. Along axes that no chunk splits there is nothing to cancel.
+    Weighs them instead of comparing them with each other: each position along each axis gets a random weight, and an element
+    the product of those of its positions. If the chunks cover each element once, they weigh together what the tensor weighs. If
+    not, the difference is a polynomial in the weights that is not zero, of a degree of at most one an axis, and happens to
+    vanish with a probability below 2**-55 (Schwartz and Zippel). Nobody can prepare for weights that are drawn anew each time.
     """
-    axes = [axis for axis, size in enumerate(entry.shape) if any(chunk.shape[axis] != size for chunk in entry.chunks)]
-    if 2 ** len(axes) > len(entry.chunks):
-        return False
-    corners: Counter[tuple[int, ...]] = Counter()
-    whole = Chunk((0,) * len(entry.shape), entry.shape, 0, 0, 0, "")
-    for box, weight in ((whole, -1), *((chunk, 1) for chunk in entry.chunks)):
-        edges = [((box.offset[axis], 1), (box.offset[axis] + box.shape[axis], -1)) for axis in axes]
-        for corner in itertools.product(*edges):
-            corners[tuple(at for at, _ in corner)] += weight * math.prod(sign for _, sign in corner)
-    return not any(corners.values())
+    whole, weights = 1, [1] * len(entry.chunks)
+    for axis, size in enumerate(entry.shape):
+        if all(chunk.shape[axis] == size for chunk in entry.chunks):
+            continue  # a factor that all have in common
+        # The weight of all positions before an edge, so that two edges give the weight of what is between them.
+        before = {edge: secrets.randbelow(_PRIME) for edge in _edges(entry, axis)}
+        whole = whole * (before[size] - before[0]) % _PRIME
+        weights = [
+            weight * (before[chunk.offset[axis] + chunk.shape[axis]] - before[chunk.offset[axis]]) % _PRIME
+            for weight, chunk in zip(weights, entry.chunks, strict=True)
+        ]
+    return sum(weights) % _PRIME == whole
+
+
+def _edges(entry: TensorEntry, axis: int) -> set[int]:
+    edges = {0, entry.shape[axis]}
+    for chunk in entry.chunks:
+        edges.update((chunk.offset[axis], chunk.offset[axis] + chunk.shape[axis]))
+    return edges
 
 
 def _overlap(chunks: Sequence[Chunk]) -> tuple[Chunk, Chunk] | None:
+    """Two chunks that overlap, to be named; None where finding them would take too long."""
+    by_offset: dict[tuple[int, ...], Chunk] = {}
+    for chunk in chunks:
+        if chunk.offset in by_offset:
+            return by_offset[chunk.offset], chunk
+        by_offset[chunk.offset] = chunk
+    axis = max(range(len(chunks[0].shape)), key=lambda axis: len({chunk.offset[axis] for chunk in chunks}))
     active: list[Chunk] = []
-    for chunk in sorted(chunks, key=lambda chunk: chunk.offset):
-        active = [other for other in active if other.offset[0] + other.shape[0] > chunk.offset[0]]
+    compared = 0
+    for chunk in sorted(chunks, key=lambda chunk: chunk.offset[axis]):
+        active = [other for other in active if other.offset[axis] + other.shape[axis] > chunk.offset[axis]]
         for other in active:
-            if all(
-                a < b + n and b < a + m
-                for a, m, b, n in zip(chunk.offset, chunk.shape, other.offset, other.shape, strict=True)
-            ):
+            if overlap(chunk.offset, chunk.shape, other.offset, other.shape) is not None:
                 return other, chunk
         active.append(chunk)
+        compared += len(active)
+        if compared > _COMPARISONS:
+            break
     return None
 
 

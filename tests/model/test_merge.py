@@ -201,3 +201,43 @@ def test_sizes_on_the_store() -> None:
 def test_a_tensor_in_many_chunks_is_checked_quickly() -> None:
     boxes: list[Box] = [((row, column), (1, 100)) for row in range(200) for column in range(0, 1000, 100)]
     check_coverage("t", entry((200, 1000), boxes))
+
+
+def grid(shape: Sequence[int], cell: Sequence[int]) -> list[Box]:
+    """A tensor cut into equal boxes."""
+    steps = [range(0, size, length) for size, length in zip(shape, cell, strict=True)]
+    return [(offset, tuple(cell)) for offset in itertools.product(*steps)]
+
+
+# Comparing each with each, or counting the corners of each, would take minutes, and the test's time limit ends that.
+LARGE_GRIDS = [((2,) * 14, (1,) * 14), ((100, 100), (1, 1)), ((3, 10, 400, 5), (3, 1, 4, 1))]
+
+
+@pytest.mark.parametrize(("shape", "cell"), LARGE_GRIDS)
+def test_many_chunks_that_split_many_axes(shape: tuple[int, ...], cell: tuple[int, ...]) -> None:
+    boxes = grid(shape, cell)
+    check_coverage("t", entry(shape, boxes))
+    with pytest.raises(ManifestError, match="elements"):
+        check_coverage("t", entry(shape, boxes[:-1]))
+    offset = ", ".join(map(str, boxes[0][0]))
+    with pytest.raises(ManifestError, match=rf"chunks at \[{offset}\] and \[{offset}\] overlap"):
+        check_coverage("t", entry(shape, [*boxes[:-1], boxes[0]]))
+
+
+def test_an_overlap_among_many_chunks_that_begin_apart() -> None:
+    boxes = grid((100, 200), (1, 2))
+    boxes[5000] = ((50, 1), (1, 2))  # instead of [50, 0]
+    with pytest.raises(ManifestError, match=r"chunks at \[50, [12]\] and \[50, [12]\] overlap"):
+        check_coverage("t", entry((100, 200), boxes))
+
+
+def test_an_overlap_that_would_take_too_long_to_name_is_refused_all_the_same() -> None:
+    """Every row is cut in two, each at another place: sweeping along the rows meets all first halves at once."""
+    rows = 5000
+    length = rows + 2
+    boxes: list[Box] = [((0, row), (row + 1, 1)) for row in range(rows)]
+    boxes += [((row + 1, row), (length - row - 1, 1)) for row in range(rows)]
+    check_coverage("t", entry((length, rows), boxes))
+    boxes[-1] = ((rows - 1, rows - 1), (2, 1))  # over the end of the first half, and short of the end of the row
+    with pytest.raises(ManifestError, match="chunks overlap"):
+        check_coverage("t", entry((length, rows), boxes))
