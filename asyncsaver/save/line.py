@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,10 +22,8 @@ from asyncsaver.save.attempt import Attempt, Request
 from asyncsaver.save.commit import Committed
 from asyncsaver.save.stage import Staged
 from asyncsaver.store.probe import probe_exclusive_create
-from asyncsaver.store.retry import full_jitter
 
 log = logging.getLogger("asyncsaver")
-_PROBES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +105,7 @@ class SaveLine:
     _last_by_name: dict[str, Ticket] = field(default_factory=dict)
     _sequence: int = 0
     _found: Catalog | None = None
-    _caught_up: bool = False  # whether the state file is known to list what there is
+    _caught_up: bool = False  # whether the state file is known to list, and to go on listing, what there is
     _may_save: bool = False
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -201,23 +197,13 @@ class SaveLine:
         async with self._looking:
             if self._may_save or self.settings.single_writer:
                 return
-            if not await self._probe():
+            token = f"{self.root.random_bits(64):016x}"
+            if not await probe_exclusive_create(self.root.store, token=token, retries=self.root.retries):
                 raise UnsupportedStoreError(
                     f"{self.root.store.url}: this store does not create objects exclusively, so two savers could overwrite "
                     "each other's checkpoints unseen. If nobody else saves here, pass single_writer=True."
                 )
             self._may_save = True
-
-    async def _probe(self) -> bool:
-        for attempt in itertools.count(1):
-            try:
-                return await probe_exclusive_create(self.root.store, token=f"{self.root.random_bits(64):016x}")
-            except StoreError as error:
-                if not error.retryable or attempt == _PROBES:
-                    raise
-                log.info("%s: could not find out what the store can do, trying again: %s", self.root.store.url, error)
-                await asyncio.sleep(full_jitter(attempt, rng=random.Random(self.root.random_bits(64))))  # noqa: S311
-        raise AssertionError("unreachable: the count does not end")
 
     async def _next_sequence(self) -> int:
         """The number of the next commit. Called by one save at a time, in its turn."""
@@ -258,5 +244,6 @@ class SaveLine:
         except StoreError as error:
             log.warning("%s: pruning failed: %s", self.root.store.url, error)
             return None, str(error)
-        self._caught_up = True
+        # Without compare-and-swap, what another saver writes into the state file may be lost, or bring back what is gone.
+        self._caught_up = self.root.store.capabilities.compare_and_swap or self.settings.single_writer
         return None, report.first_error

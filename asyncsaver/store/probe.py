@@ -8,23 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 
 from asyncsaver.errors import ObjectNotFoundError, StoreError, UnsupportedStoreError
 from asyncsaver.store.contract import Store
+from asyncsaver.store.retry import Retries, worth_another_try
 
 PROBE_FOLDER = ".asyncsaver-probe/"
 
 _RACERS = 4
+_LOOKS = 3
 
 
-async def probe_exclusive_create(store: Store, *, token: str) -> bool:
+class _UnansweredError(Exception):
+    """Whether an object was created is not known. Everything but creating, a store with retries has sent again by itself."""
+
+    def __init__(self, reason: StoreError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+async def probe_exclusive_create(store: Store, *, token: str, retries: Retries | None = None) -> bool:
     """Try whether ``put(mode="create")`` is exclusive on this root: one creator after another, then several at once.
 
-    What was written for it is deleted afterwards, on errors and cancellation too.
+    What was written for it is deleted afterwards, on errors and cancellation too. A sweep may delete it before, which looks
+    like a second creator that was let in: what speaks against a store is looked at again, unless no sweep can be the reason.
 
     Args:
         store: the store as it will be used.
         token: unique to this call; becomes part of the object's name.
+        retries: how long to try again, under other names, when a creation was not answered; by default not at all.
 
     Returns:
         False if the store says that it cannot, or was found not to.
@@ -34,37 +47,70 @@ async def probe_exclusive_create(store: Store, *, token: str) -> bool:
     """
     if not store.capabilities.exclusive_create:
         return False
-    turns, race = f"{PROBE_FOLDER}{token}-turns", f"{PROBE_FOLDER}{token}-race"
+    tries = (retries or Retries(timeout=0)).begin(f"finding out what {store.url} can do")
+    written: list[str] = []
+    doubts = 0
     try:
-        return await _refuses_the_second(store, turns) and await _lets_one_win(store, race)
-    except UnsupportedStoreError:
-        return False  # a local filesystem without hard links finds out only when it tries
+        for number in itertools.count(1):
+            # In the order in which they would be swept: while the first is there, no sweep has taken the second.
+            turns, race = f"{PROBE_FOLDER}{token}-{number}-in-turn", f"{PROBE_FOLDER}{token}-{number}-race"
+            written += [turns, race]
+            try:
+                exclusive = await _look(store, turns, race)
+                doubts += exclusive is None
+                if exclusive is not None or doubts == _LOOKS:
+                    return bool(exclusive)
+            except UnsupportedStoreError:
+                return False  # a local filesystem without hard links finds out only when it tries
+            except _UnansweredError as unanswered:
+                if not await tries.another(unanswered.reason):
+                    raise unanswered.reason from unanswered.reason.__cause__
     finally:
-        # A probe that stays behind is harmless, and must not hide what was found out.
+        # Once, after all tries. A probe that stays behind is harmless, and must not hide what was found out.
         with contextlib.suppress(StoreError):
-            await store.delete([turns, race])
+            await store.delete(written)
+    raise AssertionError("unreachable: the count does not end")
+
+
+async def _look(store: Store, turns: str, race: str) -> bool | None:
+    """Whether creation is exclusive; None where a sweep may be the reason that it does not seem so."""
+    if not await _refuses_the_second(store, turns):
+        return None
+    if await _lets_one_win(store, race):
+        return True
+    return False if await _holds(store, turns, b"first") else None
 
 
 async def _refusal(store: Store, path: str, content: bytes) -> StoreError | None:
-    """Why the store refused to create the object; None if it claims to have created it. A failure that may pass is raised."""
+    """Why the store refused to create the object; None if it claims to have created it."""
     try:
         await store.put(path, content, mode="create")
     except StoreError as error:
-        if error.retryable:
-            raise
+        if worth_another_try(error):
+            raise _UnansweredError(error) from error
         return error
     return None
 
 
 async def _refuses_the_second(store: Store, path: str) -> bool:
-    await store.put(path, b"first", mode="create")
-    return await _refusal(store, path, b"second") is not None and (await store.get(path)).data == b"first"
+    refused = await _refusal(store, path, b"first")
+    # An HTTP client may send a request again when the connection breaks before the answer, and be refused because of itself.
+    if refused is not None and not await _holds(store, path, b"first"):
+        raise refused
+    return await _refusal(store, path, b"second") is not None and await _holds(store, path, b"first")
+
+
+async def _holds(store: Store, path: str, content: bytes) -> bool:
+    try:
+        return (await store.get(path)).data == content
+    except ObjectNotFoundError:
+        return False
 
 
 async def _lets_one_win(store: Store, path: str) -> bool:
     contents = [f"racer {racer}".encode() for racer in range(_RACERS)]
     outcomes = await asyncio.gather(*(_refusal(store, path, content) for content in contents), return_exceptions=True)
-    refusals = [outcome for outcome in outcomes if isinstance(outcome, StoreError) and not outcome.retryable]
+    refusals = [outcome for outcome in outcomes if isinstance(outcome, StoreError)]
     for outcome in outcomes:
         if isinstance(outcome, BaseException) and outcome not in refusals:
             raise outcome
@@ -75,5 +121,6 @@ async def _lets_one_win(store: Store, path: str) -> bool:
         # Nobody was let in at all, by a full disk for instance: that says nothing about exclusion.
         if len(refusals) == len(contents):
             raise refusals[0] from None
-        raise
-    return len(winners) == 1 and standing.data == winners[0]
+        return False
+    # The one that won may have been told otherwise, as above.
+    return standing.data in contents if not winners else winners == [standing.data]

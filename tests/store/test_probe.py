@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import uuid
 from collections.abc import Mapping, Sequence
@@ -122,3 +123,23 @@ async def test_a_cancelled_probe_cleans_up(url: str) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert list((await store.list()).objects) == []
+
+
+class SendsAgain(MemoryStore):
+    """Sends a creation again whose answer was lost, as HTTP clients do, and reports the second answer."""
+
+    def __init__(self, url: str, lost: str) -> None:
+        super().__init__(url)
+        self._lost = lost
+
+    async def put(self, path: str, data: Buffer, *, mode: PutMode = "overwrite") -> ObjectInfo:
+        if mode == "create" and self._lost in path:
+            with contextlib.suppress(ObjectExistsError):
+                await super().put(path, data, mode=mode)
+        return await super().put(path, data, mode=mode)
+
+
+@pytest.mark.parametrize("lost", ["in-turn", "race"])
+async def test_a_creator_refused_because_of_itself_says_nothing_against_the_store(url: str, lost: str) -> None:
+    assert await probe_exclusive_create(SendsAgain(url, lost), token="t")
+    assert not (await MemoryStore(url).list()).objects
