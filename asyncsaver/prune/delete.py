@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from asyncsaver.catalog.root import Root
-from asyncsaver.model.manifest import Manifest
+from asyncsaver.errors import StoreError
+from asyncsaver.model.manifest import Deleted, Manifest
 from asyncsaver.model.names import PINNED_MARKER
 from asyncsaver.model.statefile import StateFile, entry_of
 from asyncsaver.prune.prune import Changes, delete_entries
@@ -27,8 +28,15 @@ async def delete_checkpoint(root: Root, names: Sequence[str], *, writer: str) ->
     deleted = False
     for name in names:
         found = await root.reader.folder(name)
-        entries = [entry_of(one.record, one.etag) for one in found.records.values() if isinstance(one.record, Manifest)]
-        deleted = deleted or bool(entries)
+        committed = any(isinstance(one.record, Manifest) for one in found.records.values())
+        deleted = deleted or committed
+        # Also what an interrupted prune has left of replaced ones: who deletes by hand wants all of it to be gone.
+        entries = [
+            entry_of(one.record, one.etag)
+            for one in found.records.values()
+            if isinstance(one.record, Manifest)
+            or (isinstance(one.record, Deleted) and one.record.save_id in found.folder.saves)
+        ]
         await delete_entries(root, entries, changes, writer=writer)
         if changes.errors:
             break
@@ -36,16 +44,20 @@ async def delete_checkpoint(root: Root, names: Sequence[str], *, writer: str) ->
         for slot in found.damaged:
             await retire_damaged(root, name, slot, found.folder.step, writer=writer)
             deleted = True
-        if entries or found.damaged:
-            await remove_markers(root, name)
-    if deleted:
+        if committed or found.damaged:
+            try:
+                await remove_markers(root, name)
+            except StoreError as error:
+                changes.errors[name] = error
+                break
+    if deleted or changes.entries:
 
         def change(state: StateFile) -> StateFile:
             return state.with_entries(changes.entries.values(), without=changes.gone)
 
         await root.update_state(change)
-    for error in changes.errors.values():
-        raise error
+    for problem in changes.errors.values():
+        raise problem
     return deleted
 
 

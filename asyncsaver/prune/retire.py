@@ -75,8 +75,14 @@ async def remove_files(root: Root, entry: Entry) -> None:
 
 
 async def remove_markers(root: Root, name: str) -> None:
-    """Delete the marks beside a checkpoint, once no committed one of its name is left."""
-    await root.store.delete([f"{name}/{PINNED_MARKER}", f"{name}/{PRESERVED_MARKER}"])
+    """Delete the marks beside a checkpoint, once no committed one of its name is left.
+
+    Raises:
+        StoreError: one is still there, and the next checkpoint of that name would be pinned by it.
+    """
+    failed = await root.store.delete([f"{name}/{PINNED_MARKER}", f"{name}/{PRESERVED_MARKER}"])
+    for error in failed.values():
+        raise error
 
 
 async def _replace(root: Root, found: FoundRecord, tombstone: Deleted) -> Entry | None:

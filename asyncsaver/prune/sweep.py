@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import ObjectExistsError, ObjectNotFoundError, StoreError
 from asyncsaver.formats import native
 from asyncsaver.model.catalog import Catalog, Folder, Listed, next_slot
-from asyncsaver.model.manifest import Aborted
-from asyncsaver.model.names import save_folder, slot_path
+from asyncsaver.model.manifest import Aborted, Manifest
+from asyncsaver.model.names import Naming, save_folder, slot_path
 from asyncsaver.prune.clock import store_time
 from asyncsaver.prune.report import SweepReport, Swept
 from asyncsaver.prune.retire import remove_markers
@@ -46,7 +47,7 @@ async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool
         writer: goes into fences.
         dry_run: only say what would be removed.
     """
-    catalog = await root.reader.load()
+    catalog = await root.load()
     # A dry run writes nothing, not even to learn the store's time: our clock has to do for a forecast.
     now = max(root.now(), root.store_time or root.now()) if dry_run else await store_time(root)
     swept: list[Swept] = []
@@ -73,11 +74,11 @@ async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool
         quiet = folder.saves.keys() <= {*recorded, *dead} and folder.name not in root.own_saves.values()
         marked = folder.pinned or folder.preserved
         if not dry_run and quiet and marked and catalog.by_name(folder.name) is None:
-            await remove_markers(root, folder.name)
+            await _remove_marks(root, folder.name, gone={*recorded, *dead})
     if not dry_run:
         await _remove_probes(root, now, grace)
         own = [save_folder(name, save_id) for save_id, name in root.own_saves.items()]
-        await root.store.purge(grace, spare=own)
+        await root.store.purge(grace, spare=own, vacant=partial(_is_ours, root.naming))
     return SweepReport(swept, young, dry_run)
 
 
@@ -159,6 +160,25 @@ async def _delete(root: Root, objects: Sequence[Listed]) -> str | None:
     except StoreError as error:
         return str(error)
     return next((str(error) for error in failed.values()), None)
+
+
+def _is_ours(naming: Naming, path: str) -> bool:
+    """Whether a folder below the root was made by a saver that names checkpoints like this one."""
+    first = path.partition("/")[0]
+    return f"{first}/" == PROBE_FOLDER or naming.parse(first)[0]
+
+
+async def _remove_marks(root: Root, name: str, *, gone: Collection[str]) -> None:
+    # Looked at once more: a save with a pin may have begun while other folders were swept.
+    found = await root.reader.folder(name)
+    if found.damaged or not found.folder.saves.keys() <= set(gone):
+        return
+    if any(isinstance(one.record, Manifest) for one in found.records.values()):
+        return
+    try:
+        await remove_markers(root, name)
+    except StoreError as error:
+        log.warning("%s/%s: marks of a dead save stay for the next sweep: %s", root.store.url, name, error)
 
 
 async def _remove_probes(root: Root, now: datetime, grace: timedelta) -> None:

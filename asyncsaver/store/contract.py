@@ -19,7 +19,7 @@ Rules that hold for every method:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -188,15 +188,23 @@ class Store(ABC):
             StoreError: anything else; the object may or may not have been replaced.
         """
 
-    async def purge(self, older_than: timedelta, *, spare: Collection[str] = ()) -> int:  # noqa: ARG002 - for overriding
+    async def purge(
+        self,
+        older_than: timedelta,  # noqa: ARG002 - for overriding
+        *,
+        spare: Collection[str] = (),  # noqa: ARG002
+        vacant: Callable[[str], bool] | None = None,  # noqa: ARG002
+    ) -> int:
         """Remove what clients that died have left and `list` does not show: temporary files, unfinished multipart uploads.
 
         Args:
             older_than: leave younger ones alone, by the store's clock.
             spare: leave those alone whose path begins with one of these.
+            vacant: where a store has folders: whether one that is empty may go as well, by its path, which ends in ``/``. By
+                default all stay, since nobody knows whose they are.
 
         Returns:
-            How many were removed. This default has nothing to remove.
+            How many were removed, folders not counted. This default has nothing to remove.
         """
         return 0
 

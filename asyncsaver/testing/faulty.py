@@ -84,9 +84,11 @@ class FaultyStore(Store):
         """As the contract says, but for the faults."""
         return await self._do("replace_if", path, lambda: self._store.replace_if(path, data, etag))
 
-    async def purge(self, older_than: timedelta, *, spare: Collection[str] = ()) -> int:
+    async def purge(
+        self, older_than: timedelta, *, spare: Collection[str] = (), vacant: Callable[[str], bool] | None = None
+    ) -> int:
         """As the contract says, but for the faults."""
-        return await self._do("purge", "", lambda: self._store.purge(older_than, spare=spare))
+        return await self._do("purge", "", lambda: self._store.purge(older_than, spare=spare, vacant=vacant))
 
     async def close(self) -> None:
         """Close the store beneath; without faults."""

@@ -13,16 +13,32 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-Outcome = Literal["done", "lost reply", "refused", "delayed", "duplicated", "crash before", "crash after"]
+Outcome = Literal[
+    "done",
+    "lost reply",
+    "refused",
+    "in part",
+    "delayed",
+    "duplicated",
+    "crash before",
+    "crash after",
+    "cancelled",
+    "cancelled after",
+    "cancelled, delayed",
+]
 """How an operation ends.
 
 * ``done``: it is carried out and answered.
 * ``lost reply``: it is carried out, and the caller sees a timeout.
 * ``refused``: it is not carried out, and the caller sees a 503.
+* ``in part``: of a deletion, the first half of the paths (rounded down) is gone, and the others are reported as failed.
 * ``delayed``: the caller sees a timeout, and it is carried out at a later point, or never.
 * ``duplicated``: it is carried out and answered, and carried out once more at a later point.
 * ``crash before``, ``crash after``: the caller stops for good, and the operation was not, or was, carried out.
+* ``cancelled``, ``cancelled after``, ``cancelled, delayed``: the task of the actor is cancelled while this operation is under
+  way, which is then not carried out, or was, or may be later. One that is shielded goes on as if nothing had happened.
 """
+_CANCELLATIONS = frozenset[Outcome]({"cancelled", "cancelled after", "cancelled, delayed"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +104,8 @@ class _Late:
 class Scheduler:
     """Runs actors: coroutines with a name. One at a time; everything that happens is in `trace`.
 
+    While an actor is being cancelled, `cancelling` tells which fate its unfinished operations have.
+
     Nothing in the actors may use threads, files or sockets: what the scheduler cannot see it would not wait for.
 
     Args:
@@ -108,6 +126,9 @@ class Scheduler:
         self._current = ""
         self._crashed: set[str] = set()
         self._running: set[str] = set()
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._cancelled: set[str] = set()
+        self.cancelling: Outcome = "cancelled"
         self._ended = asyncio.Event()
         self._stopping = False
 
@@ -128,7 +149,8 @@ class Scheduler:
             chooser: for this run only.
 
         Returns:
-            Name of each actor that has not crashed → what it returned, or the exception that it raised.
+            Name of each actor that has not crashed → what it returned, or the exception that it raised. A `CancelledError`
+            counts only where the schedule has cancelled that actor.
         """
         loop = _SimulatedLoop(self)
         self._choosing = chooser or self._chooser
@@ -136,6 +158,7 @@ class Scheduler:
             return loop.run_until_complete(self._run(actors))
         finally:
             self._stopping = True
+            self.cancelling = "cancelled"
             tasks = asyncio.all_tasks(loop)
             for task in tasks:
                 task.cancel()
@@ -197,6 +220,7 @@ class Scheduler:
             return
         if self._check is not None:
             self._check()
+        self.cancelling = "cancelled"
         options, steps = self._options(timeout)
         if not options:
             running = ", ".join(sorted(self._running))
@@ -209,6 +233,7 @@ class Scheduler:
         self._ended = asyncio.Event()
         self._running = set(actors)
         self._crashed.clear()
+        self._cancelled.clear()
         self._current = ""
         results: dict[str, Any] = {}
 
@@ -217,13 +242,17 @@ class Scheduler:
                 results[name] = await actor()
             except Exception as error:  # noqa: BLE001 - the caller judges it
                 results[name] = error
+            except asyncio.CancelledError as error:
+                if self._stopping or name not in self._cancelled:
+                    raise
+                results[name] = error
             if name in self._crashed:
                 del results[name]  # it cannot have ended: what it was waiting for was cancelled from within
             self._leave(name)
 
-        tasks = [asyncio.ensure_future(run(name, actor)) for name, actor in actors.items()]
+        self._tasks = {name: asyncio.create_task(run(name, actor)) for name, actor in actors.items()}
         await self._ended.wait()
-        for task in tasks:
+        for task in self._tasks.values():
             if task.done():
                 task.result()
         if self._check is not None:
@@ -250,6 +279,8 @@ class Scheduler:
             waiting = first[actor]
             switch = actor != self._current
             for outcome in waiting.outcomes:
+                if outcome in _CANCELLATIONS and actor not in self._tasks:
+                    continue  # not an actor of its own: there is no task to cancel
                 fault = outcome != "done"
                 kind: Literal["go on", "switch", "fault"] = "fault" if fault else "switch" if switch else "go on"
                 options.append(Option(kind, actor, waiting.what, outcome, int(switch and staying) + int(fault)))
@@ -268,7 +299,12 @@ class Scheduler:
 
     def _release(self, actor: str, outcome: Outcome) -> None:
         self._current = actor
-        self._waiting[actor].popleft().released.set_result(outcome)
+        if outcome in _CANCELLATIONS:
+            self.cancelling = outcome
+            self._cancelled.add(actor)
+            self._tasks[actor].cancel()
+        else:
+            self._waiting[actor].popleft().released.set_result(outcome)
 
     def _land(self, late: _Late) -> None:
         self._late.remove(late)

@@ -254,7 +254,13 @@ class SimulatedStore(Store):
         """As the contract says; one operation."""
         doomed = [check_path(path) for path in paths]
         what = f"{doomed[0]} and {len(doomed) - 1} more" if len(doomed) > 1 else "".join(doomed)
-        return await self._do("delete", what, lambda: self.bucket.delete(doomed, by=self.name))
+        half = len(doomed) // 2
+
+        def in_part() -> Mapping[str, StoreError]:
+            self.bucket.delete(doomed[:half], by=self.name)
+            return {path: StoreError(f"{path}: could not be deleted", path=path) for path in doomed[half:]}
+
+        return await self._do("delete", what, lambda: self.bucket.delete(doomed, by=self.name), in_part=in_part)
 
     async def replace_if(self, path: str, data: Buffer, etag: str) -> ObjectInfo:
         """As the contract says."""
@@ -267,7 +273,9 @@ class SimulatedStore(Store):
         """Close this client; the bucket stays for others."""
         self._closed = True
 
-    async def _do(self, operation: str, path: str, work: Callable[[], T]) -> T:
+    async def _do(
+        self, operation: str, path: str, work: Callable[[], T], *, in_part: Callable[[], T] | None = None
+    ) -> T:
         if self._closed:
             raise StoreError(f"this client of {self.url} is closed")
         scheduler = self.bucket.scheduler
@@ -275,21 +283,31 @@ class SimulatedStore(Store):
             await asyncio.sleep(0)
             return work()
         what = f"{operation} {path}"
-        outcome = await scheduler.point(self.name, what, self.bucket.outcomes(operation, path))
-        if outcome == "refused":
-            raise StoreError(f"{what}: 503", retryable=True, path=path)
-
-        expires = self.bucket.now + self.bucket.longest_delay
-
-        def alive() -> bool:
-            return self.bucket.now <= expires
 
         def land() -> None:
             with contextlib.suppress(StoreError):  # nobody is there to be told
                 work()
 
+        def land_later() -> None:
+            expires = self.bucket.now + self.bucket.longest_delay
+            scheduler.land_later(self.name, what, land, alive=lambda: self.bucket.now <= expires)
+
+        try:
+            outcome = await scheduler.point(self.name, what, self.bucket.outcomes(operation, path))
+        except asyncio.CancelledError:
+            if scheduler.cancelling == "cancelled after":
+                land()
+            elif scheduler.cancelling == "cancelled, delayed":
+                land_later()
+            raise
+        if outcome == "refused":
+            raise StoreError(f"{what}: 503", retryable=True, path=path)
+        if outcome == "in part":
+            if in_part is None:
+                raise ValueError(f"{what} is carried out or is not; only a deletion can end in part")
+            return in_part()
         if outcome == "delayed":
-            scheduler.land_later(self.name, what, land, alive=alive)
+            land_later()
         elif outcome in {"lost reply", "crash after"}:
             land()
         if outcome == "crash after":
@@ -298,5 +316,5 @@ class SimulatedStore(Store):
             raise StoreTimeoutError(f"{what}: no answer", retryable=True, path=path)
         result = work()
         if outcome == "duplicated":
-            scheduler.land_later(self.name, what, land, alive=alive)
+            land_later()
         return result

@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 from asyncsaver.errors import (
@@ -78,7 +78,12 @@ def open_regular(target: str, flags: int = os.O_RDONLY) -> int:
         if exc.errno == errno.ELOOP:
             raise _not_regular(target) from exc
         raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    try:
+        is_regular = stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        os.close(fd)
+        raise
+    if not is_regular:
         os.close(fd)
         raise _not_regular(target)
     return fd
@@ -116,7 +121,8 @@ class Reading:
         """Close the file, if it is open."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # it was only read from
+                os.close(fd)
 
 
 def remove_empty_folders(folder: str, real_root: str) -> None:
@@ -124,8 +130,10 @@ def remove_empty_folders(folder: str, real_root: str) -> None:
     while folder != real_root and folder.startswith(os.path.join(real_root, "")):
         try:
             os.rmdir(folder)
+        except FileNotFoundError:
+            pass  # gone, or never made, unlike the one above
         except OSError:
-            return  # not empty, or gone
+            return  # not empty
         folder = os.path.dirname(folder)
 
 
@@ -136,8 +144,8 @@ def delete(root: str, paths: Sequence[str]) -> dict[str, OSError]:
     for path in paths:
         try:
             target = locate(root, path)
-            os.unlink(target)
             folders[os.path.dirname(target)] = None
+            os.unlink(target)
         except (FileNotFoundError, NotADirectoryError) as exc:
             if isinstance(exc, StoreError):
                 failed[path] = exc
@@ -199,28 +207,50 @@ def _object(entry: os.DirEntry[str], prefix: str) -> ObjectInfo | None:
         return None  # deleted meanwhile
 
 
-def purge(root: str, older_than: float, spare: tuple[str, ...]) -> int:
+def purge(root: str, older_than: float, spare: tuple[str, ...], vacant: Callable[[str], bool]) -> int:
     """Remove temporary files that were last written more than ``older_than`` seconds ago; return how many.
 
-    Those in folders whose path begins with one of ``spare`` stay.
+    And folders in which nothing has come or gone for as long, and nothing is, if they are ``vacant``: a process that dies between
+    removing the last file of a folder and the folder itself leaves one. What lies in folders whose path begins with one of
+    ``spare`` stays.
     """
     removed = 0
     newest_to_go = time.time() - older_than
     real_root = os.path.realpath(root)
     prefixes = [""]
+    perhaps_empty: list[str] = []
     while prefixes:
         prefix = prefixes.pop()
         folder = os.path.join(real_root, prefix)
-        before = removed
-        for entry in _entries(folder):
+        try:
+            # Read before anything is removed from it, since that makes it young.
+            is_old = os.stat(folder).st_mtime <= newest_to_go
+            entries = _entries(folder)
+        except (FileNotFoundError, PermissionError):
+            continue  # gone; or we may not look, in lost+found for instance
+        left = 0
+        for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 if not f"{prefix}{entry.name}/".startswith(spare):
                     prefixes.append(f"{prefix}{entry.name}/")
-            elif entry.name.startswith(TEMPORARY_PREFIX) and entry.is_file(follow_symlinks=False):
-                with contextlib.suppress(FileNotFoundError):  # its writer was not dead, and has just finished
-                    if entry.stat(follow_symlinks=False).st_mtime <= newest_to_go:
-                        os.unlink(entry.path)
-                        removed += 1
-        if removed > before:
-            remove_empty_folders(os.path.normpath(folder), real_root)
+            elif entry.name.startswith(TEMPORARY_PREFIX) and _remove_if_old(entry, newest_to_go):
+                removed += 1
+            else:
+                left += 1
+        if prefix and is_old and not left and vacant(prefix):
+            perhaps_empty.append(os.path.normpath(folder))
+    for folder in reversed(perhaps_empty):  # those further down come first
+        with contextlib.suppress(OSError):  # holds a folder that stays, or a file that has just been written
+            os.rmdir(folder)
     return removed
+
+
+def _remove_if_old(temporary: os.DirEntry[str], newest_to_go: float) -> bool:
+    try:
+        status = temporary.stat(follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode) or status.st_mtime > newest_to_go:
+            return False
+        os.unlink(temporary.path)
+    except FileNotFoundError:
+        return False  # its writer was not dead, and has just finished
+    return True

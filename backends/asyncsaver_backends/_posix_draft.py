@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import secrets
+import stat
 
 from asyncsaver.errors import ObjectExistsError, PreconditionFailedError, StoreError, UnsupportedStoreError
 from asyncsaver.store import ObjectInfo
@@ -32,6 +33,7 @@ class Draft:
         self._path = path
         self._target = ""
         self._temporary = ""
+        self._made_folder = ""
         self.fd = -1
 
     def open(self) -> None:
@@ -40,11 +42,12 @@ class Draft:
             self._target = locate(self._root, self._path)
             folder = os.path.dirname(self._target)
             temporary = os.path.join(folder, TEMPORARY_PREFIX + secrets.token_hex(16))
+            self._made_folder = folder
             try:
                 _make_folder(folder)
                 self.fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             except FileNotFoundError:
-                continue  # a delete has just removed the folder as empty
+                continue  # a delete or a purge has just removed the folder as empty
             except NotADirectoryError as exc:
                 raise StoreError(f"{exc.filename}, above {self._path}, is not a folder", path=self._path) from exc
             self._temporary = temporary
@@ -72,7 +75,7 @@ class Draft:
         """Put the draft in its place, over what is there."""
         self._close()
         os.replace(self._temporary, self._target)
-        self._temporary = ""
+        self._temporary = self._made_folder = ""
         _sync_folder(os.path.dirname(self._target))
 
     def publish_new(self) -> None:
@@ -101,7 +104,9 @@ class Draft:
                     "not possible there"
                 ) from exc
             raise
-        self._remove_temporary()
+        self._made_folder = ""
+        with contextlib.suppress(OSError):  # the object stands all the same, and `discard` tries once more
+            self._remove_temporary()
         _sync_folder(os.path.dirname(self._target))
 
     def publish_if(self, etag: str) -> bool:
@@ -135,19 +140,22 @@ class Draft:
         return True
 
     def discard(self) -> None:
-        """Close and remove what is left of the draft, and folders that are empty without it. Safe at any time."""
-        try:
+        """Close and remove what is left of the draft, and folders that are empty without it. Safe at any time.
+
+        What cannot be removed is left to `purge`: whether the object was written is not decided here, and an error would hide it.
+        """
+        with contextlib.suppress(OSError):
             self._close()
-        finally:
-            if self._temporary:
-                folder = os.path.dirname(self._temporary)
+        if self._temporary:
+            with contextlib.suppress(OSError):
                 self._remove_temporary()
-                remove_empty_folders(folder, os.path.realpath(self._root))
+        if self._made_folder:
+            remove_empty_folders(self._made_folder, os.path.realpath(self._root))
 
     def _remove_temporary(self) -> None:
-        temporary, self._temporary = self._temporary, ""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+            os.unlink(self._temporary)
+        self._temporary = ""
 
     def _close(self) -> None:
         fd, self.fd = self.fd, -1
@@ -171,7 +179,8 @@ def _make_folder(folder: str) -> None:
     try:
         os.mkdir(folder)
     except FileExistsError:
-        if not os.path.isdir(folder):
+        # Where it is gone again by now, that it is missing is the answer: `Draft.open` then begins anew.
+        if not stat.S_ISDIR(os.stat(folder).st_mode):
             raise NotADirectoryError(errno.ENOTDIR, "not a folder", folder) from None
     _sync_folder(above)
 

@@ -223,10 +223,14 @@ class LocalStore(Store):
             await asyncio.sleep(pause)
             pause = min(2 * pause, 0.1)
 
-    async def purge(self, older_than: timedelta, *, spare: Collection[str] = ()) -> int:
-        """As the contract says: temporary files of writers that were killed."""
+    async def purge(
+        self, older_than: timedelta, *, spare: Collection[str] = (), vacant: Callable[[str], bool] | None = None
+    ) -> int:
+        """As the contract says: temporary files of writers that were killed, and empty folders."""
         self._check_open()
-        return await self._run("", _posix.purge, self.url, older_than.total_seconds(), tuple(spare))
+        return await self._run(
+            "", _posix.purge, self.url, older_than.total_seconds(), tuple(spare), vacant or _no_folder
+        )
 
     async def close(self) -> None:
         """Let the threads end."""
@@ -270,3 +274,8 @@ class LocalStore(Store):
         if isinstance(error, TimeoutError):
             return StoreTimeoutError(message, retryable=True, path=path)
         return StoreError(message, retryable=error.errno in _RETRYABLE, path=path)
+
+
+def _no_folder(path: str) -> bool:
+    del path
+    return False

@@ -11,7 +11,7 @@ import asyncio
 import base64
 import logging
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -107,8 +107,11 @@ class S3Store(CloudStore):
         if self._fs is not self._given:
             await self._fs._s3creator.__aexit__(None, None, None)  # noqa: SLF001 - s3fs closes it only from other threads
 
+    def _endpoint(self) -> str:
+        return "" if self._fs is None else str(self._fs._s3.meta.endpoint_url)  # noqa: SLF001 - s3fs has no public name for it
+
     def _translate(self, error: Exception, path: str) -> StoreError:
-        return _s3_errors.translate(error, name=self._name(path), path=path)
+        return _s3_errors.translate(error, name=self._name(path), path=path, address=self._address)
 
     async def _call(self, operation: str, **arguments: object) -> Any:
         client = await self._fs.get_s3(self._root.bucket)
@@ -222,7 +225,13 @@ class S3Store(CloudStore):
                 return
             arguments["ContinuationToken"] = answer["NextContinuationToken"]
 
-    async def purge(self, older_than: timedelta, *, spare: Collection[str] = ()) -> int:
+    async def purge(
+        self,
+        older_than: timedelta,
+        *,
+        spare: Collection[str] = (),
+        vacant: Callable[[str], bool] | None = None,  # noqa: ARG002 - a bucket has no folders
+    ) -> int:
         """As the contract says: unfinished multipart uploads, which are billed until somebody aborts them.
 
         Where the server cannot list them, or the user may not, there is nothing to do, and the log says so.

@@ -45,8 +45,8 @@ class Ground(Protocol):
     async def copy(self) -> Ground:
         """Another root with the same objects."""
 
-    async def hidden(self, *, folders: bool = True) -> list[str]:
-        """Temporary files, unfinished uploads and, if asked for, empty folders: what no listing shows."""
+    async def hidden(self) -> list[str]:
+        """Temporary files, unfinished uploads and empty folders: what no listing shows."""
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class Memory:
         target.versions = itertools.count(len(bucket.objects) + 10_000)
         return other
 
-    async def hidden(self, *, folders: bool = True) -> list[str]:
+    async def hidden(self) -> list[str]:
         return []
 
 
@@ -92,14 +92,13 @@ class Disk:
         await asyncio.to_thread(shutil.copytree, self.url, other.url)
         return other
 
-    async def hidden(self, *, folders: bool = True) -> list[str]:
-        return await asyncio.to_thread(self._hidden, folders)
+    async def hidden(self) -> list[str]:
+        return await asyncio.to_thread(self._hidden)
 
-    def _hidden(self, folders: bool) -> list[str]:
+    def _hidden(self) -> list[str]:
         below = list(Path(self.url).rglob("*"))
         found = [path for path in below if path.is_file() and path.name.startswith(".") and path.name != LOCK_NAME]
-        if folders:
-            found += [path for path in below if path.is_dir() and not any(path.iterdir())]
+        found += [path for path in below if path.is_dir() and not any(path.iterdir())]
         return [str(path) for path in found]
 
 
@@ -125,7 +124,7 @@ class S3:
             await asyncio.gather(*(target.put(path, data) for path, data in self._content.items()))
         return other
 
-    async def hidden(self, *, folders: bool = True) -> list[str]:
+    async def hidden(self) -> list[str]:
         async with open_ground(self) as store:
             await store.list()  # connects
             prefix = self.url.removeprefix("s3://").partition("/")[2]

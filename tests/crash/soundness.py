@@ -35,9 +35,7 @@ async def assert_sound(ground: Ground, scenario: Scenario, outcome: BaseExceptio
                 await saver.verify(one.step)
         await assert_life_goes_on(saver, found)
     assert_nothing_unreferenced(await objects_of(ground))
-    # A process that dies between removing the last file of a folder and the folder itself leaves an empty folder: no store
-    # lists it, and no sweep could tell it from one that somebody else has made.
-    hidden = await ground.hidden(folders=outcome != "killed")
+    hidden = await ground.hidden()
     assert not hidden, f"{hidden} are left"
     # What was interrupted can be done again, by whoever comes next.
     async with saver_for(scenario, open_ground(ground)) as saver:

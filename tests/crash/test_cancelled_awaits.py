@@ -112,15 +112,19 @@ async def assert_usable(saver: Saver, ground: Ground) -> None:
 
 
 async def cancel_all(template: Ground, operation: Operation, chosen: int, figures: Any) -> None:
-    """Cancel an operation at so many of its awaits, once and twice."""
+    """Cancel an operation at each of its awaits, alone and once more at each of the next three; or so many of all these."""
     count, well = await cancelled(template, operation)
     assert well
-    rng = random.Random(operation.name)
-    for number in rng.sample(range(count), min(count, chosen)):
-        await cancelled(template, operation, number)
-        # Once more while it cleans up, most often soon afterwards.
-        await cancelled(template, operation, number, number + 1 + int(rng.expovariate(0.2)))
-        figures.add(f"awaits cancelled, {template.name}", 2)
+    assert count > 0
+    cuts = [(number, *again) for number in range(count) for again in ((), (number + 1,), (number + 2,), (number + 3,))]
+    for cut in random.Random(operation.name).sample(cuts, min(len(cuts), chosen)):
+        try:
+            await cancelled(template, operation, *cut)
+        except BaseException as error:
+            error.add_note(f"{operation.name} on {template.name}, cancelled at await {' and '.join(map(str, cut))}")
+            raise
+        kind = "awaits cancelled" if len(cut) == 1 else "awaits cancelled twice"
+        figures.add(f"{kind}, {template.name}")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
@@ -128,10 +132,10 @@ async def test_cancelled_at_every_await(
     populated_near: Ground, operation: Operation, scale: Scale, figures: Any
 ) -> None:
     memory = populated_near.name == "memory"
-    await cancel_all(populated_near, operation, scale(2, 1000) if memory else scale(1, 60), figures)
+    await cancel_all(populated_near, operation, scale(4, 10_000) if memory else scale(2, 40), figures)
 
 
 @pytest.mark.server
 async def test_cancelled_at_awaits_on_s3(populated_s3: S3, scale: Scale, figures: Any) -> None:
     for operation in OPERATIONS[1 : scale(2, len(OPERATIONS))]:
-        await cancel_all(populated_s3, operation, scale(1, 6), figures)
+        await cancel_all(populated_s3, operation, scale(1, 2), figures)

@@ -115,12 +115,12 @@ async def cut_all(template: Ground, scenarios: Sequence[Scenario], chosen: int, 
 
 
 async def test_a_fault_at_every_operation(populated_near: Ground, scale: Scale, figures: Any) -> None:
-    # Of some 1500: all of them in memory; on a disk each takes the better part of a second.
-    chosen = scale(30, 10_000) if populated_near.name == "memory" else scale(8, 400)
+    # Of some 2000: all of them in memory; on a disk each takes a third of a second.
+    chosen = scale(30, 10_000) if populated_near.name == "memory" else scale(8, 100)
     await cut_all(populated_near, SCENARIOS, chosen, figures)
 
 
 @pytest.mark.server
 async def test_a_fault_at_operations_on_s3(populated_s3: S3, scale: Scale, figures: Any) -> None:
     # A run over HTTP, with all that is looked at afterwards, takes a second or two.
-    await cut_all(populated_s3, SCENARIOS[: scale(2, len(SCENARIOS))], scale(3, 120), figures)
+    await cut_all(populated_s3, SCENARIOS[1 : scale(2, len(SCENARIOS))], scale(2, 40), figures)

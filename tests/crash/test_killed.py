@@ -73,12 +73,12 @@ async def test_killed_at_operations_on_a_disk(disk: Disk, killer: Killer, scale:
 
 
 async def test_killed_at_system_calls_on_a_disk(disk: Disk, killer: Killer, scale: Scale, figures: Any) -> None:
-    killed = await killed_at(disk, killer, "system call", scale(8, 500))
+    killed = await killed_at(disk, killer, "system call", scale(8, 200))
     figures.add("processes killed at a system call, local disk", killed)
 
 
 @pytest.mark.server
 async def test_killed_at_operations_on_s3(s3: S3, killer: Killer, scale: Scale, figures: Any) -> None:
-    scenarios = SCENARIOS[: scale(2, len(SCENARIOS))]
-    killed = await killed_at(s3, killer, "operation", scale(3, 120), scenarios)
+    scenarios = SCENARIOS[1 : scale(2, len(SCENARIOS))]
+    killed = await killed_at(s3, killer, "operation", scale(2, 20), scenarios)
     figures.add("processes killed, S3", killed)

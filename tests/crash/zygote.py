@@ -13,22 +13,17 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiobotocore.session  # noqa: F401 - imported here so that no fork has to
 import s3fs  # noqa: F401 - the same
 
-from asyncsaver_backends import _posix, _posix_draft
-
 from ..doubles.scripted import Call, Fault, ScriptedStore, Work  # noqa: TID252 - test folders have no name
 from .grounds import opened
 from .scenarios import BY_NAME, saver_for
-
-# What the local store asks the kernel for, where it changes anything.
-SYSTEM_CALLS = frozenset(
-    {"open", "pwrite", "utime", "fsync", "close", "replace", "link", "unlink", "mkdir", "rmdir", "scandir"}
-)
+from .systems import CHANGING, watched
 
 
 def die() -> None:
@@ -43,37 +38,33 @@ class Die:
     applied: bool
 
     async def around(self, work: Work) -> Any:
-        if self.applied:
-            await work()
-        die()
+        try:
+            if self.applied:
+                await work()  # which may end in an error, such as that there is no such object
+        finally:
+            die()
 
 
 @dataclass(slots=True)
-class DyingSystem:
-    """The module `os`, whose so-manieth system call is not made any more.
+class Death:
+    """A process dies in place of its so-manieth system call.
 
     Attributes:
-        dies_at: the number of that call; None to count only.
+        at: the number of that call; None to count only.
         made: how many were made.
     """
 
-    dies_at: int | None
+    at: int | None
     made: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(os, name)
-        if name not in SYSTEM_CALLS:
-            return found
-
-        def call(*arguments: Any, **options: Any) -> Any:
+    def around(self, name: str, call: Callable[[], Any]) -> Any:
+        if name in CHANGING:
             with self._lock:
-                if self.made == self.dies_at:
+                if self.made == self.at:
                     die()
                 self.made += 1
-            return found(*arguments, **options)
-
-        return call
+        return call()
 
 
 async def run(job: dict[str, Any]) -> int:
@@ -83,13 +74,13 @@ async def run(job: dict[str, Any]) -> int:
     def script(call: Call) -> Fault | None:
         return Die(job["applied"]) if job["what"] == "operation" and call.number == job["number"] else None
 
-    system = DyingSystem(job["number"] if job["what"] == "system call" else None)
-    vars(_posix)["os"] = vars(_posix_draft)["os"] = system
+    death = Death(job["number"] if job["what"] == "system call" else None)
     inner = opened(job["url"], job["storage_options"], job["part_bytes"])
     store = ScriptedStore(inner, script)
-    async with inner, saver_for(scenario, store) as saver:
-        await scenario.action(saver, job["part_bytes"])
-    return system.made if job["what"] == "system call" else len(store.calls)
+    with watched(death.around):
+        async with inner, saver_for(scenario, store) as saver:
+            await scenario.action(saver, job["part_bytes"])
+    return death.made if job["what"] == "system call" else len(store.calls)
 
 
 def fork(job: dict[str, Any]) -> dict[str, Any]:

@@ -197,8 +197,10 @@ class ScriptedStore(Store):
     async def replace_if(self, path: str, data: Buffer, etag: str) -> ObjectInfo:
         return self._info(await self._call("replace_if", path, lambda: self.inner.replace_if(path, data, etag)))
 
-    async def purge(self, older_than: timedelta, *, spare: Collection[str] = ()) -> int:
-        return await self._call("purge", "", lambda: self.inner.purge(older_than, spare=spare))
+    async def purge(
+        self, older_than: timedelta, *, spare: Collection[str] = (), vacant: Callable[[str], bool] | None = None
+    ) -> int:
+        return await self._call("purge", "", lambda: self.inner.purge(older_than, spare=spare, vacant=vacant))
 
     async def close(self) -> None:
         """Leave the inner store open: requests that the network has delayed land even when their sender is gone."""

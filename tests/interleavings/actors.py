@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
@@ -14,24 +14,32 @@ import numpy as np
 from asyncsaver.aio.budget import ByteBudget
 from asyncsaver.aio.threads import Threads
 from asyncsaver.catalog.root import Root
-from asyncsaver.errors import AsyncSaverError, CheckpointDeletedError, CommitUnknownError, StoreError
+from asyncsaver.errors import (
+    AsyncSaverError,
+    CheckpointDeletedError,
+    CommitUnknownError,
+    ObjectNotFoundError,
+    StoreError,
+    UnsupportedStoreError,
+)
 from asyncsaver.model.checkpoint import Checkpoint
 from asyncsaver.model.leaves import Adapters
 from asyncsaver.model.names import Naming, is_save_id
-from asyncsaver.model.retention import KeepAll, KeepLast, RetentionPolicy
-from asyncsaver.prune.delete import delete_checkpoint
+from asyncsaver.model.retention import KeepAll, KeepLast, KeepPinned, RetentionPolicy
+from asyncsaver.prune.delete import delete_checkpoint, set_pin
 from asyncsaver.prune.prune import prune_root
 from asyncsaver.prune.report import PruneReport, SweepReport
 from asyncsaver.prune.sweep import sweep_root
-from asyncsaver.restore.find import find, find_latest
+from asyncsaver.restore.find import find, find_latest, find_step
 from asyncsaver.restore.reader import CheckpointReader
 from asyncsaver.save.attempt import Request
 from asyncsaver.save.line import SaveLine, SaveSettings
 from asyncsaver.save.stage import stage
 from asyncsaver.store import Store
-from asyncsaver.store.retry import RetryingStore
+from asyncsaver.store.retry import Retries, RetryingStore
 from asyncsaver.testing import Chooser, InOrder, Scheduler, SimulatedBucket, SimulatedStore, always_done
 
+from .ends import end_of
 from .oracle import Oracle, ViolationError
 
 P = ParamSpec("P")
@@ -67,12 +75,13 @@ class Place:
     oracle: Oracle
     client: Callable[[SimulatedBucket, str], Store] = SimulatedStore
     _roots: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    _acts: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def root(self, client: str) -> Root:
         """A process of its own."""
         # Not hash(): it differs from process to process, and a schedule must replay.
         rng = random.Random(f"{client} {next(self._roots)}")
-        store = RetryingStore(self.client(self.bucket, client), attempts=3, rng=rng)
+        store = RetryingStore(self.client(self.bucket, client), Retries(0.2, rng=rng))
         return Root(
             store=store,
             naming=_NAMING,
@@ -85,20 +94,32 @@ class Place:
         )
 
     async def save(
-        self, client: str, step: int, number: int, *, overwrite: bool = False, keep: int | None = None, root: Any = None
+        self,
+        client: str,
+        step: int,
+        number: int,
+        *,
+        overwrite: bool = False,
+        keep: int | None = None,
+        pin: bool = False,
+        probe: bool = False,
+        root: Root | None = None,
     ) -> Checkpoint | None:
         """Save a state as `Saver.save` does. None where it failed, as it may."""
         root = root or self.root(client)
-        line = SaveLine(root, _settings(KeepAll() if keep is None else KeepLast(keep)))
+        policy: RetentionPolicy = KeepAll() if keep is None else KeepPinned() | KeepLast(keep)
+        line = SaveLine(root, _settings(policy, probe=probe, writer=self.writer(client)))
         name = root.naming.name(step)
         request = Request(
-            name=name, step=step, metrics={}, metadata=None, overwrite=overwrite, pin=False, report=root.report
+            name=name, step=step, metrics={}, metadata=None, overwrite=overwrite, pin=pin, report=root.report
         )
         watching = _SaveIds(root)
         root.own_saves = watching
         ticket = line.take_place(name)
         try:
             checkpoint = await line.run(ticket, request, stage(state_of(number), root.adapters), 0.0)
+        except UnsupportedStoreError as error:
+            raise ViolationError(f"a store that creates exclusively was refused: {error}") from error
         except (CommitUnknownError, CheckpointDeletedError):
             return None  # it may be there, or it was
         except AsyncSaverError:
@@ -108,20 +129,27 @@ class Place:
             line.leave_place(ticket)
         if checkpoint.save_id not in self.oracle.committed:
             raise ViolationError(f"{checkpoint.name} was reported as committed, and never was")
+        if pin:
+            self.oracle.pin(checkpoint.name)
         return checkpoint
 
     async def prune(self, client: str, *, keep: int) -> PruneReport | None:
         """Prune as `Saver.prune` does."""
+        policy = KeepPinned() | KeepLast(keep)
         try:
-            return await prune_root(self.root(client), KeepLast(keep), began=BEGAN, writer="test")
-        except AsyncSaverError:
+            report = await prune_root(self.root(client), policy, began=BEGAN, writer=self.writer(client))
+        except AsyncSaverError as error:
+            _believable(error)
             return None
+        self._really_gone(item.name for item in report.deleted)
+        return report
 
     async def sweep(self, client: str, grace: timedelta = DAY) -> SweepReport | None:
         """Sweep as `Saver.sweep` does."""
         try:
-            return await sweep_root(self.root(client), grace=grace, writer="test")
-        except AsyncSaverError:
+            return await sweep_root(self.root(client), grace=grace, writer=self.writer(client))
+        except AsyncSaverError as error:
+            _believable(error)
             return None
 
     async def delete(self, client: str, step: int) -> None:
@@ -129,41 +157,98 @@ class Place:
         root = self.root(client)
         names = root.naming.names(step)
         self.oracle.unwanted.update(names)
+        for name in names:
+            self.oracle.unpin(name)
         try:
-            await delete_checkpoint(root, names, writer="test")
-        except AsyncSaverError:
+            await delete_checkpoint(root, names, writer=self.writer(client))
+        except AsyncSaverError as error:
+            _believable(error)
             return
+        self._really_gone(names)
 
-    async def restore(self, client: str, step: int | None = None) -> int | None:
-        """Restore as `Saver.restore` does; returns the number of the state, None where there is none."""
+    async def pin(self, client: str, step: int, *, pinned: bool = True) -> bool:
+        """Pin or unpin as `Saver.pin` and `Saver.unpin` do; returns whether it is done."""
         root = self.root(client)
+        name = root.naming.name(step)
+        if not pinned:
+            self.oracle.unpin(name)
+        try:
+            found = await find_step(root, step)
+            await set_pin(root, found.manifest, pinned=pinned)
+        except AsyncSaverError as error:
+            _believable(error)
+            return False
+        if pinned:
+            self.oracle.pin(name)
+        return True
+
+    async def restore(self, client: str, step: int | None = None, *, into: bool = False) -> int | None:
+        """Restore as `Saver.restore` does; returns the number of the state, None where there is none.
+
+        Args:
+            client: who.
+            step: which; None for the latest.
+            into: a target, which must be filled whole, or left as it was.
+        """
+        root = self.root(client)
+        target = state_of(-1) if into else None
         for attempt in range(1, _TRIES + 1):
             try:
                 found = await find_latest(root) if step is None else await find(root, step)
                 if found is None:
                     return None
                 async with CheckpointReader(root, found) as reader:
-                    return number_of(await reader.restore())
+                    restored = await reader.restore(target)
+                    if target is not None and restored["weights"] is not target["weights"]:
+                        raise ViolationError("restored beside the target")
+                    return number_of(restored)
             except CheckpointDeletedError:
+                if target is not None:
+                    number_of(target)
                 if attempt == _TRIES:
                     raise
             except StoreError as error:
+                if target is not None:
+                    number_of(target)
                 if not error.retryable:
                     raise
                 return None  # the store did not answer, however often it was asked
         raise AssertionError("unreachable")
+
+    def writer(self, client: str) -> str:
+        """A name for one act of a client, which goes into the tombstones that it writes."""
+        writer = f"{client} {next(self._acts)}"
+        self.oracle.begins(writer)
+        return writer
+
+    def _really_gone(self, names: Iterable[str]) -> None:
+        """Whoever reports that something is deleted must not have left any of it; what lands late nobody can know of."""
+        if self.scheduler.late or any(option.kind == "land" for option in self.scheduler.trace):
+            return
+        left = [path for name in names for path in self.oracle.remains(name)]
+        if left:
+            raise ViolationError(f"reported as deleted, but there are still {left}")
 
     async def pass_time(self, by: timedelta) -> None:
         """Let time pass for all at some point: who is paused then finds its deadlines over when it goes on."""
         await self.scheduler.point("clock", f"{by} pass")
         self.scheduler.time += by.total_seconds()
 
-    def aftermath(self) -> None:
-        """When all is over: what is listed restores, saving and pruning work, and a sweep leaves nothing behind."""
+    def aftermath(self, seen: set[Hashable] | None = None) -> None:
+        """When all is over: what is listed restores, saving and pruning work, and a sweep leaves nothing behind.
+
+        Args:
+            seen: ends that need not be looked at again, by the same code; this one is added.
+        """
         self.scheduler.forget_late()
         self.bucket.settle()
         self.bucket.advance(2 * DAY)
         self.bucket.outcomes = always_done
+        if seen is not None:
+            end = end_of(self.bucket, self.oracle)
+            if end in seen:
+                return
+            seen.add(end)
         results = self.scheduler.run({"aftermath": self._aftermath}, chooser=InOrder())
         if isinstance(results["aftermath"], Exception):
             raise results["aftermath"]
@@ -176,6 +261,7 @@ class Place:
             raise ViolationError("the next save failed")
         await prune_root(root, KeepLast(3), began=BEGAN, writer="test")
         catalog = await root.load()
+        self.oracle.pins_are_listed((await root.reader.read_state())[0].entries)
         listed = {entry.name: entry.save_id for entry in catalog.checkpoints}
         standing = {name: manifest.save_id for name, manifest in self.oracle.visible().items()}
         if listed != standing or not listed.keys() - {"ckpt-00000099"} <= expected.keys():
@@ -201,15 +287,21 @@ class _SaveIds(dict[str, str]):
         super().__setitem__(save_id, name)
 
 
-def _settings(policy: RetentionPolicy) -> SaveSettings:
+def _believable(error: AsyncSaverError) -> None:
+    """That a probe is gone is nothing that a prune or a sweep may stumble over: it belongs to nobody else."""
+    if isinstance(error, ObjectNotFoundError):
+        raise ViolationError(f"not found: {error}") from error
+
+
+def _settings(policy: RetentionPolicy, *, probe: bool, writer: str) -> SaveSettings:
     return SaveSettings(
         shard_bytes=2**20,
         commit_timeout=600.0,
-        single_writer=True,  # only to spare the probe, which has tests of its own
+        single_writer=not probe,  # only to spare the probe
         policy=policy,
         began=BEGAN.timestamp(),
         saver={},
-        writer="test",
+        writer=writer,
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from asyncsaver.formats import native
 from asyncsaver.model.manifest import Deleted, Manifest, Record
-from asyncsaver.model.names import STATE_FILE, is_save_id, parse_slot
+from asyncsaver.model.names import PINNED_MARKER, STATE_FILE, is_save_id, parse_slot
+from asyncsaver.model.statefile import Entry
+from asyncsaver.store.probe import PROBE_FOLDER
 from asyncsaver.testing import SimulatedBucket
 
 
@@ -36,6 +38,7 @@ class Oracle:
         committed: save id → the manifest that once stood for it.
         failed: save ids whose savers were told that nothing was committed.
         unwanted: names that were deleted by hand.
+        pinned: names that were pinned, and that nobody has begun to unpin or to delete.
     """
 
     bucket: SimulatedBucket
@@ -43,6 +46,9 @@ class Oracle:
     committed: dict[str, Manifest] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     unwanted: set[str] = field(default_factory=set)
+    pinned: set[str] = field(default_factory=set)
+    _freed: set[str] = field(default_factory=set)
+    _spared: dict[str, set[str]] = field(default_factory=dict)
     _dead: set[str] = field(default_factory=set)
     _by_slot: dict[str, str] = field(default_factory=dict)
     _newest: Manifest | None = None
@@ -69,6 +75,7 @@ class Oracle:
                 self._by_slot.pop(path, None)  # a tombstone that has expired: the slot is free again
             return
         record = decoded(new, name, slot)
+        replaced = self.standing.get(path)
         self.standing[path] = record
         if isinstance(record, Manifest):
             winner = self._by_slot.setdefault(path, record.save_id)
@@ -83,6 +90,48 @@ class Oracle:
                 self._newest = record
         elif isinstance(record, Deleted):
             self._dead.add(record.save_id)
+            spared = name in self._spared.get(record.writer, ())
+            if spared and isinstance(replaced, Manifest) and not self._stands(name, above=slot):
+                self._wrong.append(f"{record.writer} has deleted {path}, which was pinned before it began")
+
+    def begins(self, writer: str) -> None:
+        """Somebody begins to work who finds these pins."""
+        self._spared[writer] = set(self.pinned)
+
+    def pin(self, name: str) -> None:
+        """Somebody was told that it is pinned: what stands now stays, unless who deletes it has begun before."""
+        if name not in self._freed and self._stands(name):
+            self.pinned.add(name)
+
+    def unpin(self, name: str) -> None:
+        """Somebody begins to unpin, or to delete: from now on nothing is certain."""
+        self._freed.add(name)
+        self.pinned.discard(name)
+        for names in self._spared.values():
+            names.discard(name)
+
+    def remains(self, name: str) -> list[str]:
+        """What is left of the saves of that name whose deletion has begun."""
+        return [path for path in self.bucket.contents if path.startswith(f"{name}/") and _second(path) in self._dead]
+
+    def pins_are_listed(self, entries: Iterable[Entry]) -> None:
+        """The state file tells of every checkpoint whether it is pinned."""
+        for entry in entries:
+            pinned = self.bucket.size(f"{entry.name}/{PINNED_MARKER}") is not None
+            if entry.state == "committed" and entry.pinned != pinned:
+                raise ViolationError(f"{entry.path} is listed with pinned={entry.pinned}")
+
+    def facts(self) -> Hashable:
+        """All that it remembers and would judge by from now on."""
+        newest = None if self._newest is None else self._newest.save_id
+        sets = (self.committed, self.failed, self.unwanted, self.pinned, self._freed, self._dead, self._by_slot.items())
+        return newest, *map(frozenset, sets)
+
+    def _stands(self, name: str, *, above: int = -1) -> bool:
+        return any(
+            isinstance(record, Manifest) and record.name == name and record.slot > above
+            for record in self.standing.values()
+        )
 
     def check(self) -> None:
         """Raise if anything is wrong now."""
@@ -100,6 +149,9 @@ class Oracle:
                     wrong.append(f"{path} is committed, but {file.path} has {self.bucket.size(file.path)} bytes")
             if record.save_id in self.failed:
                 wrong.append(f"{path}: {record.save_id} is committed, though its saver was told that it is not")
+        for name in self.pinned & highest.keys():
+            if self.bucket.size(f"{name}/{PINNED_MARKER}") is None:
+                wrong.append(f"{name} was pinned, and its mark is gone")
         newest = self._newest
         if newest is not None and newest.name not in self.unwanted and highest.get(newest.name, -1) < newest.slot:
             wrong.append(f"the newest checkpoint, {newest.name} in slot {newest.slot}, is gone")
@@ -109,7 +161,11 @@ class Oracle:
     def nothing_left_over(self) -> None:
         """Every byte of data belongs to a standing manifest."""
         wanted = {record.save_id for record in self.standing.values() if isinstance(record, Manifest)}
-        left = [path for path in self.bucket.contents if is_save_id(_second(path)) and _second(path) not in wanted]
+        left = [
+            path
+            for path in self.bucket.contents
+            if (is_save_id(_second(path)) and _second(path) not in wanted) or path.startswith(PROBE_FOLDER)
+        ]
         if left:
             raise ViolationError(f"left over after prune and sweep: {left}")
 

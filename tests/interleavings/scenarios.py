@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -10,8 +11,10 @@ from typing import Any
 from asyncsaver.testing import Chooser, Guarantees, InOrder, Outcome, SimulatedBucket
 
 from .actors import DAY, Place, place_of
+from .oracle import ViolationError
 
 Actor = Callable[[], Coroutine[Any, Any, Any]]
+_DEAD = "ckpt-00000002/20200101T000000Z-0123456789abcdef/"
 _WRITES = {"create", "put", "replace_if", "delete"}
 
 
@@ -31,9 +34,25 @@ def crashes(operation: str, path: str) -> Sequence[Outcome]:
 
 def all_faults(operation: str, path: str) -> Sequence[Outcome]:
     """Anything may happen to anything."""
+    if operation == "delete":
+        return ("done", "lost reply", "refused", "in part", "delayed", "duplicated", "crash before", "crash after")
     if operation in _WRITES:
         return ("done", "lost reply", "refused", "delayed", "duplicated", "crash before", "crash after")
     return ("done", "refused", "crash before")
+
+
+def deletions_fail(operation: str, path: str) -> Sequence[Outcome]:
+    """Of what is to be deleted some stays, and any write may be the last."""
+    if operation == "delete":
+        return ("done", "in part", "lost reply", "crash before", "crash after")
+    return ("done", "crash after") if operation in _WRITES else ("done",)
+
+
+def cancellations(operation: str, path: str) -> Sequence[Outcome]:
+    """Whoever it is may be cancelled, and what it has asked for may still come about."""
+    if operation in _WRITES:
+        return ("done", "cancelled", "cancelled after", "cancelled, delayed")
+    return ("done", "cancelled")
 
 
 async def _nothing(place: Place) -> None:
@@ -62,9 +81,20 @@ async def _deleted(place: Place) -> None:
     await place.save("before", 2, 2)  # from now on counts the life of the tombstone
 
 
+async def _pinned(place: Place) -> None:
+    await _three(place)
+    await place.pin("before", 1)
+
+
+async def _dead_attempt_with_a_pin(place: Place) -> None:
+    await _dead_attempt(place)
+    await place.bucket.client("dead").put("ckpt-00000002/pinned.json", b"{}")
+
+
 async def _dead_attempt(place: Place) -> None:
     await place.save("before", 1, 1)
-    await place.bucket.client("dead").put("ckpt-00000002/20200101T000000Z-0123456789abcdef/part-00000.json", b"dead")
+    for file in ("model-00001-of-00001.safetensors", "part-00000.json"):
+        await place.bucket.client("dead").put(f"{_DEAD}{file}", b"dead")
     place.bucket.advance(2 * DAY)
 
 
@@ -84,11 +114,14 @@ class Scenario:
     outcomes: Callable[[str, str], Sequence[Outcome]] = faults_of_records
     guarantees: Guarantees = field(default_factory=Guarantees)
 
-    def run(self, chooser: Chooser, *, change: Callable[[Place], None] | None = None) -> Place:
+    def run(
+        self, chooser: Chooser, *, seen: set[Hashable] | None = None, change: Callable[[Place], None] | None = None
+    ) -> Place:
         """Run one schedule and check everything, also what comes after.
 
         Args:
             chooser: of the schedule.
+            seen: see `Place.aftermath`.
             change: what a test wants to be different.
         """
         place = place_of(_start(self.before, self.guarantees), chooser)
@@ -98,7 +131,7 @@ class Scenario:
         for result in place.scheduler.run(self.actors(place)).values():
             if isinstance(result, Exception):
                 raise result
-        place.aftermath()
+        place.aftermath(seen)
         return place
 
 
@@ -219,6 +252,108 @@ def _late_request(place: Place) -> Mapping[str, Actor]:
     return {"saver": lambda: place.save("saver", 5, 5), "pruner": prune}
 
 
+def _two_probes(place: Place) -> Mapping[str, Actor]:
+    return {
+        "one": lambda: place.save("one", 5, 1, probe=True),
+        "other": lambda: place.save("other", 5, 2, probe=True),
+    }
+
+
+def _probe_and_sweep(place: Place) -> Mapping[str, Actor]:
+    return {
+        "saver": lambda: place.save("saver", 5, 1, probe=True),
+        "sweeper": lambda: place.sweep("sweeper", 0 * DAY),
+    }
+
+
+def _two_clocks(place: Place) -> Mapping[str, Actor]:
+    return {
+        "pruner": lambda: place.prune("pruner", keep=1),
+        "sweeper": lambda: place.sweep("sweeper", 0 * DAY),
+    }
+
+
+def _prune_and_delete(place: Place) -> Mapping[str, Actor]:
+    return {"pruner": lambda: place.prune("pruner", keep=1), "deleter": lambda: place.delete("deleter", 1)}
+
+
+def _sweep_in_part(place: Place) -> Mapping[str, Actor]:
+    async def sweep() -> None:
+        report = await place.sweep("sweeper")
+        left = [path for path in place.bucket.contents if path.startswith(_DEAD)]
+        if left and report is not None and all(item.error is None for item in report.leftovers):
+            raise ViolationError(f"swept, it is said, but there are still {left}")
+
+    return {"sweeper": sweep, "other": lambda: place.sweep("other", 0 * DAY)}
+
+
+def _restore_into(place: Place) -> Mapping[str, Actor]:
+    async def restore() -> None:
+        found = await place.restore("reader", 3, into=True)
+        assert found in {3, 33}, f"restored {found}"
+
+    return {
+        "reader": restore,
+        "saver": lambda: place.save("saver", 3, 33, overwrite=True, keep=1),
+        "sweeper": lambda: place.sweep("sweeper", 0 * DAY),
+    }
+
+
+def _pin_and_prune(place: Place) -> Mapping[str, Actor]:
+    async def pin() -> None:
+        await place.pin("pinner", 2)
+        await place.prune("pinner", keep=1)
+
+    return {"pinner": pin, "saver": lambda: place.save("saver", 4, 4, keep=1)}
+
+
+def _unpin_and_prune(place: Place) -> Mapping[str, Actor]:
+    return {
+        "unpinner": lambda: place.pin("unpinner", 1, pinned=False),
+        "pinner": lambda: place.pin("pinner", 2),
+        "pruner": lambda: place.prune("pruner", keep=1),
+    }
+
+
+def _pinned_save_and_sweep(place: Place) -> Mapping[str, Actor]:
+    async def save() -> None:
+        await place.save("saver", 2, 2, pin=True)
+        await place.save("saver", 3, 3, keep=1)
+
+    return {"saver": save, "sweeper": lambda: place.sweep("sweeper")}
+
+
+def _two_pinned_savers(place: Place) -> Mapping[str, Actor]:
+    return {
+        "one": lambda: place.save("one", 5, 1, pin=True),
+        "other": lambda: place.save("other", 5, 2, pin=True),
+    }
+
+
+def _cancelled_save_and_sweep(place: Place) -> Mapping[str, Actor]:
+    async def save() -> None:
+        try:
+            await place.save("saver", 2, 2, pin=True)
+        except asyncio.CancelledError:
+            _task().uncancel()
+        await place.save("saver", 3, 3, keep=1)
+
+    return {"saver": save, "sweeper": lambda: place.sweep("sweeper", 0 * DAY)}
+
+
+def _task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+def _cancelled_overwrite_and_prune(place: Place) -> Mapping[str, Actor]:
+    return {
+        "saver": lambda: place.save("saver", 3, 33, overwrite=True, keep=2),
+        "pruner": lambda: place.prune("pruner", keep=1),
+    }
+
+
 def _crowd(place: Place) -> Mapping[str, Actor]:
     return {
         "one": lambda: place.save("one", 3, 33, overwrite=True, keep=2),
@@ -252,6 +387,25 @@ SCENARIOS: Mapping[str, Scenario] = {
     "two pruners": Scenario(_two_pruners, _three),
     "two pruners, no compare-and-swap": Scenario(_two_pruners, _three, guarantees=_NO_SWAP),
     "a late request and a prune": Scenario(_late_request, _one),
+    "two savers probe the store": Scenario(_two_probes),
+    "two savers probe the store, refusals without a reason": Scenario(_two_probes, guarantees=_UNCLEAR),
+    "a saver probes the store, and a sweep": Scenario(_probe_and_sweep, _one),
+    "a prune and a sweep ask for the time": Scenario(_two_clocks, _dead_attempt),
+    "two pruners, deletions fail in part": Scenario(_two_pruners, _three, deletions_fail),
+    "prune and deletion fail in part": Scenario(_prune_and_delete, _pinned, deletions_fail),
+    "two sweeps fail in part": Scenario(_sweep_in_part, _dead_attempt_with_a_pin, deletions_fail),
+    "a saver that replaces, deletion and sweep fail in part": Scenario(
+        _overwrite_delete_sweep, _replaced, deletions_fail
+    ),
+    "two savers at one step, tidying fails in part": Scenario(_two_savers, outcomes=deletions_fail),
+    "a tombstone that expires, deletions fail in part": Scenario(_expiring_tombstone, _deleted, deletions_fail),
+    "restore into a target, overwrite and sweep": Scenario(_restore_into, _three, crashes),
+    "pin and prune": Scenario(_pin_and_prune, _three),
+    "unpin, pin and prune": Scenario(_unpin_and_prune, _pinned, crashes),
+    "a save with a pin, and a sweep": Scenario(_pinned_save_and_sweep, _dead_attempt),
+    "two saves with a pin at one step": Scenario(_two_pinned_savers),
+    "a save that is cancelled, and a sweep": Scenario(_cancelled_save_and_sweep, _one, cancellations),
+    "a save that replaces is cancelled, and a prune": Scenario(_cancelled_overwrite_and_prune, _three, cancellations),
     "everybody": Scenario(_crowd, _three),
     "everybody, and everything may fail": Scenario(_crowd, _three, all_faults),
     "two savers at one step, and everything may fail": Scenario(_two_savers, _one, all_faults),
@@ -259,4 +413,6 @@ SCENARIOS: Mapping[str, Scenario] = {
     "replacing, deletion, sweep, and everything may fail": Scenario(_overwrite_delete_sweep, _replaced, all_faults),
     "no compare-and-swap, and everything may fail": Scenario(_overwrite_and_prune, _three, all_faults, _NO_SWAP),
     "listings lag, and everything may fail": Scenario(_crowd, _three, all_faults, _LAGGING),
+    "probing, and everything may fail": Scenario(_probe_and_sweep, _one, all_faults),
+    "pins, and everything may fail": Scenario(_unpin_and_prune, _pinned, all_faults),
 }

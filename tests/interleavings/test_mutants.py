@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as replace_fields
 
 from asyncsaver.catalog.reader import FoundRecord
 from asyncsaver.catalog.root import Root
@@ -16,12 +18,12 @@ from asyncsaver.errors import CheckpointCorruptError, StoreError
 from asyncsaver.formats import native
 from asyncsaver.model.catalog import Folder, Sorted
 from asyncsaver.model.manifest import Deleted, Manifest
-from asyncsaver.model.names import slot_path
-from asyncsaver.model.statefile import Entry, entry_of
-from asyncsaver.prune import prune, sweep
+from asyncsaver.model.names import save_folder, slot_path
+from asyncsaver.model.statefile import Entry, StateFile, entry_of
+from asyncsaver.prune import clock, prune, sweep
 from asyncsaver.prune.retire import remove_files, retire
 from asyncsaver.save.commit import Committed
-from asyncsaver.store import Buffer, Listing, ObjectInfo, PutMode
+from asyncsaver.store import Buffer, Listing, ObjectInfo, PutMode, probe
 from asyncsaver.testing import Chooser, Guarantees, SimulatedStore, all_schedules, explore, random_schedules
 
 from .actors import Place
@@ -194,3 +196,41 @@ def test_with_the_highest_record_forgotten_a_late_deletion_meets_a_checkpoint(mo
 def test_with_tombstones_forgotten_below_a_fence_the_condemned_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prune, "_forget", _forget_all)
     caught(SCENARIOS["a saver below a fence, at a tombstone that expires"], "is committed, but|is back after")
+
+
+def test_without_a_second_look_a_sweep_makes_a_good_store_look_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "_LOOKS", 1)
+    caught(SCENARIOS["a saver probes the store, and a sweep"], "creates exclusively was refused")
+
+
+def test_without_asking_again_a_sweep_takes_the_time_from_a_prune(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clock, "_TRIES", 1)
+    caught(SCENARIOS["a prune and a sweep ask for the time"], "not found")
+
+
+def test_without_sweeping_probes_those_of_the_dead_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def spare(*_: Any) -> None:
+        """Nothing is removed."""
+
+    monkeypatch.setattr(sweep, "_remove_probes", spare)
+    caught(SCENARIOS["two savers probe the store"], "left over after prune and sweep")
+
+
+def test_with_failed_deletions_overlooked_what_is_left_is_reported_as_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def once(root: Root, entry: Entry) -> None:
+        listing = await root.store.list(save_folder(entry.name, entry.save_id))
+        await root.store.delete([item.path for item in listing.objects])
+
+    monkeypatch.setattr(prune, "remove_files", once)
+    caught(SCENARIOS["two pruners, deletions fail in part"], "reported as deleted")
+
+
+def test_without_its_mark_a_pinned_checkpoint_is_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def only_list(root: Root, manifest: Manifest, *, pinned: bool) -> None:
+        def change(state: StateFile) -> StateFile:
+            return state.with_entries(replace_fields(entry, pinned=pinned) for entry in state.entries)
+
+        await root.update_state(change)
+
+    monkeypatch.setattr(sys.modules[Place.__module__], "set_pin", only_list)
+    caught(SCENARIOS["pin and prune"], "which was pinned|its mark is gone")

@@ -278,3 +278,16 @@ async def test_an_overwriting_save_is_not_confused_with_a_condemned_one() -> Non
         records = await world.records(NAME)
         assert {slot: type(record) for slot, record in records.items()} == {0: Deleted, 1: Aborted, 2: Manifest}
     assert await world.numbers() == {NAME: 2}
+
+
+async def test_a_forecast_goes_by_the_stores_clock_as_far_as_it_is_known() -> None:
+    """Our clock is half a year behind: by that alone nothing would be old enough."""
+    world = World()
+    await leave_behind(world)
+    world.time += 2 * DAY
+    async with world.saver() as saver:
+        await saver.save(state_of(2), step=2)
+    async with world.saver() as saver:
+        forecast = await saver.sweep(dry_run=True)
+        assert [one.save_id for one in forecast.leftovers] == [DEAD]
+        assert (await saver.sweep()).leftovers == forecast.leftovers
