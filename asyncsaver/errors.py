@@ -22,7 +22,7 @@ class AsyncSaverError(Exception):
 
 
 class InvalidStateError(AsyncSaverError, ValueError):
-    """The state cannot be saved as it is: a cycle, two leaves with one name, a reserved name."""
+    """The state cannot be saved as it is: a cycle, two leaves with one name, a tensor too large for the store."""
 
 
 class UnsupportedLeafError(InvalidStateError, TypeError):

@@ -130,7 +130,7 @@ async def find_latest(root: Root) -> Found | None:
             step, or delete the damaged one.
     """
     for _ in range(_TRIES):
-        catalog = await root.reader.load()
+        catalog = await root.load()
         newest = newest_of(catalog)
         if newest is None:
             return None

@@ -1,4 +1,4 @@
-"""Verify: read a whole checkpoint and compare it with the checksums in its manifest, without restoring anything."""
+"""Verify: read a whole checkpoint and compare it with what its manifest says, without restoring anything."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ import xxhash
 
 from asyncsaver.aio.tasks import run_all
 from asyncsaver.catalog.root import Root
-from asyncsaver.errors import CheckpointCorruptError, ObjectNotFoundError, ObjectTruncatedError
+from asyncsaver.errors import CheckpointCorruptError, ManifestError, ObjectNotFoundError, ObjectTruncatedError
 from asyncsaver.model.checkpoint import Checkpoint, Progress, checkpoint_of
-from asyncsaver.model.manifest import Chunk, FileEntry
+from asyncsaver.model.dtypes import dtype_from_name
+from asyncsaver.model.leaves import TensorSpec
+from asyncsaver.model.manifest import Chunk, FileEntry, Manifest
+from asyncsaver.model.names import slot_path
+from asyncsaver.model.parse import TensorNode, parse_tree
 from asyncsaver.restore.find import Found, explain_damage
 
 
@@ -47,7 +51,7 @@ class Damage:
 
 
 async def verify_checkpoint(root: Root, found: Found) -> VerifyReport:
-    """Check size and crc32c of every file, and the xxh3_128 of every chunk.
+    """Check size and crc32c of every file, the xxh3_128 of every chunk, and that tree and tensors fit together.
 
     Raises:
         CheckpointCorruptError: lists everything that is wrong.
@@ -88,9 +92,8 @@ async def verify_checkpoint(root: Root, found: Found) -> VerifyReport:
                 root.report(Progress("reading", manifest.step, done, manifest.total_bytes))
             return checker.finish()
 
-    damage = [
-        one for of_file in await run_all(check(n, file) for n, file in enumerate(manifest.files)) for one in of_file
-    ]
+    of_files = await run_all(check(n, file) for n, file in enumerate(manifest.files))
+    damage = [*await root.threads.run(_check_tree, manifest), *(one for of_file in of_files for one in of_file)]
     checkpoint = checkpoint_of(manifest, root.store.url, pinned=found.pinned)
     if damage:
         error = _error(checkpoint, damage)
@@ -99,6 +102,18 @@ async def verify_checkpoint(root: Root, found: Found) -> VerifyReport:
     return VerifyReport(
         checkpoint, len(manifest.files), len(manifest.tensors), manifest.total_bytes, loop.time() - began
     )
+
+
+def _check_tree(manifest: Manifest) -> list[Damage]:
+    """What keeps the state from being put together from its tensors, however good those are. Blocking."""
+    where = slot_path(manifest.name, manifest.slot)
+    specs = {name: TensorSpec(dtype_from_name(entry.dtype), entry.shape) for name, entry in manifest.tensors.items()}
+    try:
+        tree = parse_tree(manifest.tree, specs)
+    except ManifestError as error:
+        return [Damage(where, "", str(error))]
+    named = {leaf.tensor for leaf in tree.leaves.values() if isinstance(leaf, TensorNode)}
+    return [Damage(where, name, "no leaf of the tree names this tensor") for name in specs if name not in named]
 
 
 def _error(checkpoint: Checkpoint, damage: Sequence[Damage]) -> CheckpointCorruptError:

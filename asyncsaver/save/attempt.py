@@ -24,7 +24,7 @@ from asyncsaver.model.manifest import Aborted, Json, Manifest, Part
 from asyncsaver.model.merge import check_sizes, merge_parts
 from asyncsaver.model.names import INDEX_FILE, PINNED_MARKER, new_save_id, part_path, save_folder, slot_path
 from asyncsaver.save.commit import Committed, choose_slot, commit, condemned_error
-from asyncsaver.save.stage import Staged
+from asyncsaver.save.stage import Staged, largest_shard
 from asyncsaver.save.write import ShardWriter
 
 log = logging.getLogger("asyncsaver")
@@ -110,8 +110,9 @@ class Attempt:
 
     async def write(self) -> ShardWriter:
         """Write shards and the part; returns the writer for its figures."""
+        shard_bytes = largest_shard(self.shard_bytes, self.root.store)
         shards = ShardWriter(
-            self.root, self.request.name, self.request.step, self.save_id, self.shard_bytes, self.request.report
+            self.root, self.request.name, self.request.step, self.save_id, shard_bytes, self.request.report
         )
         part = await shards.write(self.staged)
         data = await self.root.threads.run(native.encode, part)

@@ -26,6 +26,17 @@ class PendingSave:
         self._observed = False
         self._progress = Progress("writing", step, 0, nbytes)
 
+    def __repr__(self) -> str:
+        done, total = self._progress.bytes_done, self._progress.bytes_total
+        name = self._task.get_name().removeprefix("save ")  # the saver calls its tasks after their checkpoints
+        return f"<PendingSave of {name}, step {self.step}: {self._state()}, {done} of {total} bytes written>"
+
+    def _state(self) -> str:
+        if self._task.done():
+            error = None if self._task.cancelled() else self._task.exception()
+            return "cancelled" if self._task.cancelled() else f"failed ({error!r})" if error else "committed"
+        return self._progress.phase if self._progress.bytes_done else "staged"
+
     @property
     def progress(self) -> Progress:
         """Where it stands: phase, and bytes uploaded of bytes staged."""

@@ -9,9 +9,12 @@ import numpy as np
 
 from asyncsaver.aio.tasks import run_all
 from asyncsaver.aio.threads import Threads
+from asyncsaver.errors import InvalidStateError
+from asyncsaver.formats.safetensors import encode_header
 from asyncsaver.model.flatten import TensorLeaf, flatten
 from asyncsaver.model.leaves import Adapters
 from asyncsaver.model.manifest import Json
+from asyncsaver.store.contract import Store
 
 _BATCH = (
     64 * 2**20
@@ -37,6 +40,28 @@ def stage(state: object, adapters: Adapters) -> Staged:
     """Describe a state without copying its arrays. Blocking; raises as `flatten` does."""
     flat = flatten(state, adapters)
     return Staged(flat.tree, flat.tensors, sum(tensor.nbytes for tensor in flat.tensors))
+
+
+def check_fits(staged: Staged, store: Store) -> None:
+    """Raise `InvalidStateError` for a tensor that no object of the store can hold: a tensor stands whole in one shard."""
+    largest = store.capabilities.max_object_bytes
+    for tensor in staged.tensors:
+        if tensor.nbytes <= largest // 2:  # the rest is more than its header takes; see `largest_shard`
+            continue
+        size = tensor.nbytes + len(encode_header([(tensor.name, tensor.dtype.name, tensor.shape, 0, tensor.nbytes)]))
+        if size > largest:
+            raise InvalidStateError(
+                f"{tensor.name}: {tensor.dtype.name}{list(tensor.shape)} has {tensor.nbytes} bytes, {size} with its header; "
+                f"{store.url} takes objects of {largest} bytes at most, and a tensor is not split: save it as several"
+            )
+
+
+def largest_shard(shard_bytes: int, store: Store) -> int:
+    """How large a shard of several tensors may grow in this store.
+
+    Half of what the store takes is left for the header, which safetensors limits to 100 MB.
+    """
+    return max(1, min(shard_bytes, store.capabilities.max_object_bytes // 2))
 
 
 async def snapshot(staged: Staged, adapters: Adapters, threads: Threads) -> Staged:

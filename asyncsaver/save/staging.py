@@ -9,7 +9,7 @@ from typing import Any
 from asyncsaver.aio.budget import ByteBudget
 from asyncsaver.catalog.root import Root
 from asyncsaver.model.checkpoint import Progress
-from asyncsaver.save.stage import Staged, snapshot, stage
+from asyncsaver.save.stage import Staged, check_fits, snapshot, stage
 
 log = logging.getLogger("asyncsaver")
 
@@ -28,10 +28,15 @@ class Staging:
         self._turn = asyncio.Lock()
 
     async def stage(self, state: Any, step: int | None) -> tuple[Staged, float]:
-        """Describe a state without copying it. Returns it, and how long that took, in seconds."""
+        """Describe a state without copying it. Returns it, and how long that took, in seconds.
+
+        Raises:
+            InvalidStateError: it cannot be saved, or not in this store.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         staged = await self._root.threads.run(stage, state, self._root.adapters)
+        await self._root.threads.run(check_fits, staged, self._root.store)
         self._root.report(Progress("staging", step, staged.nbytes, staged.nbytes))
         return staged, loop.time() - began
 

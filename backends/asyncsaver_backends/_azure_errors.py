@@ -21,13 +21,14 @@ _NO_CONTAINER = frozenset({"ContainerNotFound", "ContainerBeingDeleted", "Contai
 _CONDITION = frozenset({"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet", "UnauthorizedBlobOverwrite"})
 
 
-def translate(error: Exception, *, name: str, path: str) -> StoreError:
+def translate(error: Exception, *, name: str, path: str, address: str = "the store") -> StoreError:
     """Name an error of the SDK or of its transport.
 
     Args:
         error: what was raised.
         name: of the object or the root, for the message.
         path: for `StoreError.path`.
+        address: host and port that the request went to, for the message.
     """
     kind = type(error).__name__
     if isinstance(error, azure_errors.HttpResponseError) and error.status_code:
@@ -36,10 +37,10 @@ def translate(error: Exception, *, name: str, path: str) -> StoreError:
         return AccessDeniedError(f"{name}: no usable credentials ({kind})", path=path)
     timeouts = (azure_errors.ServiceRequestTimeoutError, azure_errors.ServiceResponseTimeoutError, TimeoutError)
     if isinstance(error, timeouts):
-        return StoreTimeoutError(f"{name}: no answer in time ({kind})", retryable=True, path=path)
+        return StoreTimeoutError(f"{name}: no answer from {address} in time ({kind})", retryable=True, path=path)
     connection = (azure_errors.ServiceRequestError, azure_errors.ServiceResponseError, OSError)
     if isinstance(error, (*connection, azure_errors.IncompleteReadError, azure_errors.HttpResponseError)):
-        return StoreError(f"{name}: the connection failed ({kind})", retryable=True, path=path)
+        return StoreError(f"{name}: the connection to {address} failed ({kind})", retryable=True, path=path)
     return StoreError(f"{name}: the request could not be sent ({kind})", path=path)
 
 

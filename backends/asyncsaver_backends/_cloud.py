@@ -118,6 +118,10 @@ class CloudStore(Store):
         """Close what `_connect` made; called only after it has been called."""
 
     @abstractmethod
+    def _endpoint(self) -> str:
+        """The URL that requests go to; empty as long as it is not known."""
+
+    @abstractmethod
     def _translate(self, error: Exception, path: str) -> StoreError:
         """Name a foreign error. A write that was refused for its condition is a `PreconditionFailedError`."""
 
@@ -242,6 +246,11 @@ class CloudStore(Store):
                 self._threads.close()
 
     # --- for the subclasses ------------------------------------------------------------------------------
+
+    @property
+    def _address(self) -> str:
+        """Host and port that requests go to, for messages about connections; nothing else of the URL, which may be secret."""
+        return urlsplit(self._endpoint()).netloc.rpartition("@")[2] or "the store"
 
     def _key(self, path: str) -> str:
         return self._root.prefix + path

@@ -39,13 +39,14 @@ _CREDENTIALS = (GoogleAuthError, HttpError, NonRetryableError)
 FOREIGN_ERRORS: tuple[type[Exception], ...] = (RefusedError, aiohttp.ClientError, OSError, *_CREDENTIALS)
 
 
-def translate(error: Exception, *, name: str, path: str) -> StoreError:
+def translate(error: Exception, *, name: str, path: str, address: str = "the store") -> StoreError:
     """Name an answer or an error of the transport.
 
     Args:
         error: what was raised.
         name: of the object or the root, for the message.
         path: for `StoreError.path`.
+        address: host and port that the request went to, for the message.
     """
     kind = type(error).__name__
     if isinstance(error, RefusedError):
@@ -54,9 +55,9 @@ def translate(error: Exception, *, name: str, path: str) -> StoreError:
         retryable = bool(getattr(error, "retryable", False))
         return AccessDeniedError(f"{name}: no usable credentials ({kind})", retryable=retryable, path=path)
     if isinstance(error, TimeoutError):
-        return StoreTimeoutError(f"{name}: no answer in time ({kind})", retryable=True, path=path)
+        return StoreTimeoutError(f"{name}: no answer from {address} in time ({kind})", retryable=True, path=path)
     retryable = not isinstance(error, (aiohttp.ClientSSLError, aiohttp.InvalidURL))
-    return StoreError(f"{name}: the connection failed ({kind})", retryable=retryable, path=path)
+    return StoreError(f"{name}: the connection to {address} failed ({kind})", retryable=retryable, path=path)
 
 
 def _refusal(error: RefusedError, *, name: str, path: str) -> StoreError:

@@ -86,13 +86,14 @@ _CONNECTION = (
 )
 
 
-def translate(error: Exception, *, name: str, path: str) -> StoreError:
+def translate(error: Exception, *, name: str, path: str, address: str = "the store") -> StoreError:
     """Name an error of botocore or of its transport.
 
     Args:
         error: what was raised.
         name: of the object or the root, for the message.
         path: for `StoreError.path`.
+        address: host and port that the request went to, for the message.
     """
     if isinstance(error, botocore_errors.ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -101,11 +102,11 @@ def translate(error: Exception, *, name: str, path: str) -> StoreError:
     if isinstance(error, _NO_CREDENTIALS):
         return AccessDeniedError(f"{name}: no usable credentials ({kind})", path=path)
     if isinstance(error, _TIMEOUTS):
-        return StoreTimeoutError(f"{name}: no answer in time ({kind})", retryable=True, path=path)
+        return StoreTimeoutError(f"{name}: no answer from {address} in time ({kind})", retryable=True, path=path)
     if isinstance(error, botocore_errors.SSLError):
-        return StoreError(f"{name}: the TLS connection failed ({kind})", path=path)
+        return StoreError(f"{name}: the TLS connection to {address} failed ({kind})", path=path)
     if isinstance(error, _CONNECTION):
-        return StoreError(f"{name}: the connection failed ({kind})", retryable=True, path=path)
+        return StoreError(f"{name}: the connection to {address} failed ({kind})", retryable=True, path=path)
     return StoreError(f"{name}: the request could not be sent ({kind})", path=path)
 
 

@@ -101,8 +101,11 @@ class AzureStore(CloudStore):
         if hasattr(self._credential, "close"):
             await self._credential.close()
 
+    def _endpoint(self) -> str:
+        return "" if self._container is None else str(self._container.url)
+
     def _translate(self, error: Exception, path: str) -> StoreError:
-        return _azure_errors.translate(error, name=self._name(path), path=path)
+        return _azure_errors.translate(error, name=self._name(path), path=path, address=self._address)
 
     async def _write(self, key: str, data: memoryview, condition: Condition) -> str | None:
         arguments: dict[str, object] = {}

@@ -102,8 +102,11 @@ class GcsStore(CloudStore):
         if self._fs is not self._given:
             await self._fs.session.close()
 
+    def _endpoint(self) -> str:
+        return "" if self._fs is None else str(self._fs._location)  # noqa: SLF001 - gcsfs has no public name for it
+
     def _translate(self, error: Exception, path: str) -> StoreError:
-        return _gcs_errors.translate(error, name=self._name(path), path=path)
+        return _gcs_errors.translate(error, name=self._name(path), path=path, address=self._address)
 
     def _object_url(self, key: str, *, kind: str = "") -> str:
         return f"{self._fs._location}{kind}/storage/v1/b/{self._bucket}/o/{quote(key, safe='')}"  # noqa: SLF001

@@ -9,7 +9,7 @@ import pytest
 from asyncsaver.errors import StoreTimeoutError, UnsupportedStoreError
 from asyncsaver.store import Capabilities
 
-from ..doubles.scripted import Fail, always  # noqa: TID252 - no name to import by
+from ..doubles.scripted import Fail, always, at  # noqa: TID252 - no name to import by
 from ..doubles.world import World, number_of, state_of, timed_out  # noqa: TID252
 
 WEAK = Capabilities(exclusive_create=False, compare_and_swap=False)
@@ -88,7 +88,31 @@ async def test_without_exclusive_creation_saving_needs_a_single_writer(lies: boo
 
 async def test_a_store_that_cannot_be_probed_is_not_called_unsupported() -> None:
     world = World()
-    async with world.saver(world.store(always("create", "probe", Fail(timed_out())))) as saver:
+    store = world.store(always("create", "probe", Fail(timed_out(), applied=True)))
+    async with world.saver(store, retry_timeout=0.1) as saver:
         with pytest.raises(StoreTimeoutError):
             await saver.save(state_of(1), step=1)
+    assert store.count("create", "probe") > 1
+    assert store.count("delete") == 1  # however often it was tried
     assert await world.objects() == {}
+
+
+async def test_a_probe_is_not_repeated_for_what_the_store_has_sent_again_by_itself() -> None:
+    world = World()
+    store = world.store(always("get", "probe", Fail(timed_out())))
+    async with world.saver(store) as saver:
+        with pytest.raises(StoreTimeoutError):
+            await saver.save(state_of(1), step=1)
+    assert store.count("get", "probe") == 1
+    assert await world.objects() == {}
+
+
+async def test_a_probe_that_was_not_answered_is_tried_again_under_another_name() -> None:
+    world = World()
+    lost = [Fail(timed_out(), applied=True), Fail(timed_out())]
+    store = world.store(at("create", "probe", *lost))
+    async with world.saver(store) as saver:
+        await saver.save(state_of(1), step=1)
+    created = [call.path for call in store.calls if call.operation == "create"]
+    assert len(set(created[:3])) == 3
+    assert not [path for path in await world.objects() if "probe" in path]

@@ -106,7 +106,7 @@ async def populated() -> World:
 
 def saver_for(scenario: Scenario, world: World, store: Any) -> Saver:
     keep = 1 if scenario.name == "prune" else None
-    return world.saver(store, max_to_keep=keep, commit_timeout=0.3)
+    return world.saver(store, max_to_keep=keep, commit_timeout=0.3, retry_timeout=0.3)
 
 
 async def calls_of(scenario: Scenario, world: World) -> list[Call]:

@@ -17,7 +17,7 @@ from .place import Place
     ("argument", "value", "error"),
     [
         ("storage_options", ["key"], TypeError),
-        ("engine", "obstore", ValueError),
+        ("engine", "warp", ValueError),
         ("engine", None, ValueError),
         ("format", "tensorflow", ValueError),
         ("format", None, ValueError),
@@ -46,6 +46,8 @@ from .place import Place
         ("commit_timeout", 0, ValueError),
         ("commit_timeout", float("nan"), ValueError),
         ("commit_timeout", "1", TypeError),
+        ("retry_timeout", -1, ValueError),
+        ("retry_timeout", "1", TypeError),
         ("incremental", True, ValueError),
         ("manifest_format", "proto", ValueError),
         ("rank", 1, ValueError),

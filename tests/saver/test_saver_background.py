@@ -69,6 +69,26 @@ async def test_progress_of_a_pending_save(memory: Place, held_back: HeldBack) ->
         assert pending.progress == Progress("committed", 4, 400, 400)
 
 
+async def test_a_pending_save_says_what_it_is_and_where_it_stands(memory: Place, held_back: HeldBack) -> None:
+    async with memory.saver() as saver:
+        async with held_back(saver) as reached:
+            pending = await saver.save_in_background(STATE, step=7)
+            assert repr(pending) == "<PendingSave of ckpt-00000007, step 7: staged, 0 of 400 bytes written>"
+            await reached.wait()
+            assert repr(pending) == "<PendingSave of ckpt-00000007, step 7: writing, 400 of 400 bytes written>"
+            given_up = await saver.save_in_background(STATE, step=8)
+            given_up.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await given_up
+            assert "ckpt-00000008, step 8: cancelled" in repr(given_up)
+        await pending
+        assert "committed" in repr(pending)
+        again = await saver.save_in_background(STATE, step=7)
+        with pytest.raises(CheckpointExistsError):
+            await again
+        assert "failed (CheckpointExistsError(" in repr(again)
+
+
 async def failed_save(saver: Saver) -> None:
     """A background save that has failed, its step being committed already, without anybody having awaited it."""
     pending = await saver.save_in_background(STATE, step=1)

@@ -103,6 +103,12 @@ def test_credentials_in_a_url_are_not_repeated() -> None:
     assert "hush" not in told(caught.value)
 
 
+@pytest.mark.parametrize("url", ["~nobody-of-that-name/run", "file://~nobody-of-that-name/run"])
+def test_the_home_of_a_user_that_there_is_not(url: str) -> None:
+    with pytest.raises(InvalidRootError, match="~nobody-of-that-name/run"):
+        Saver(url)
+
+
 async def test_a_root_that_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"content")

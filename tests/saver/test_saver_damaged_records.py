@@ -112,6 +112,31 @@ async def test_a_damaged_tree_is_a_damaged_manifest(memory: Place) -> None:
             await saver.restore()
 
 
+async def test_verify_finds_a_tree_that_names_a_tensor_that_is_not_there(memory: Place) -> None:
+    async with memory.saver() as saver:
+        await saver.save(STATE, step=1)
+        tree = json.loads(await memory.get(MANIFEST))["tree"]
+        tree["dict"]["first"] = {"tensor": "no.such.tensor"}
+        await memory.edit(MANIFEST, tree=tree)
+        with pytest.raises(CheckpointCorruptError, match=r"manifest.json: .*'first'.*'no.such.tensor'"):
+            await saver.verify()
+
+
+async def test_verify_finds_tensors_that_no_leaf_names_besides_other_damage(memory: Place) -> None:
+    async with memory.saver() as saver:
+        await saver.save(STATE, step=1)
+        tree = json.loads(await memory.get(MANIFEST))["tree"]
+        del tree["dict"]["second"]
+        await memory.edit(MANIFEST, tree=tree)
+        [shard] = await memory.shards()
+        await memory.put(shard, (await memory.get(shard))[:-1])
+        with pytest.raises(CheckpointCorruptError, match="second: no leaf") as caught:
+            await saver.verify()
+    assert caught.value.path == MANIFEST
+    assert set(caught.value.tensors) == {"first", "second"}
+    assert shard in str(caught.value)
+
+
 async def test_a_manifest_copied_from_another_checkpoint(memory: Place) -> None:
     async with memory.saver() as saver:
         await saver.save(STATE, step=1)
