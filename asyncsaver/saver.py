@@ -52,7 +52,7 @@ class Saver:
         storage_options: as fsspec's filesystem for the scheme takes them (``key``, ``secret``, ``endpoint_url``, …). Without
             any, the environment and the usual profiles are used.
         filesystem: a ready fsspec filesystem; ``url`` is then a path in it.
-        engine: "auto" or "fsspec".
+        engine: "obstore" (for ``s3://`` and ``az://``), "fsspec", or "auto", which means fsspec today.
         format: "native".
         prefix: the first part of checkpoints' names.
         pad_step_number: whether names hold the step padded to eight digits.

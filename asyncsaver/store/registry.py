@@ -2,7 +2,7 @@
 
 Backends announce themselves through the entry-point group ``asyncsaver.backends``: the name is the scheme, the value a
 function ``open_store(url, *, storage_options, filesystem) -> Store``. The backend named ``fsspec`` serves every scheme
-that has no backend of its own and that fsspec knows.
+that has no backend of its own and that fsspec knows. The one named ``obstore`` serves where it is asked for.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Protocol, cast
 
 import fsspec
 
-from asyncsaver.errors import UnsupportedStoreError
+from asyncsaver.errors import InvalidRootError, UnsupportedStoreError
 from asyncsaver.store.contract import Store
 from asyncsaver.store.paths import redact
 
 GROUP = "asyncsaver.backends"
 
-ENGINES = ("auto", "fsspec")
+ENGINES = ("auto", "fsspec", "obstore")
 
 # Other spellings of a scheme, and of fsspec's protocols, that one backend serves.
 _ALIASES = {
@@ -33,8 +34,11 @@ _ALIASES = {
     "adl": "az",
 }
 # What to install, for the backends whose package is an extra.
-_EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure"}
+_EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure", "obstore": "obstore"}
 _GENERIC = "fsspec"
+_NATIVE = "obstore"
+# Our own stores, which every engine leaves in place.
+_OURS = frozenset({"file", "memory"})
 # What pathlib makes of a URL. A local folder of such a name can be given as ./s3:/….
 _SQUEEZED = re.compile(r"([a-z][a-z0-9+.-]+):/(?!/)")
 
@@ -62,9 +66,11 @@ def open_store(
         url: ``scheme://...``, or a path on the local disk. With ``filesystem``, a path in it, with or without scheme.
         storage_options: what fsspec takes for the scheme.
         filesystem: a ready fsspec filesystem to use instead of making one; its protocol selects the backend.
-        engine: ``auto`` or ``fsspec``. Both mean fsspec today, except where our own local and memory stores serve.
+        engine: ``obstore``, or ``auto`` or ``fsspec``, which both mean fsspec today. Local disk and ``memory://`` are served by
+            our own stores, whichever is given.
 
     Raises:
+        InvalidRootError: a local path begins with the home of a user that there is not.
         UnsupportedStoreError: no backend and no fsspec filesystem serves the scheme, or a package it needs is missing.
         ValueError: an unknown engine, storage options that the backend does not know, or both ``storage_options`` and
             ``filesystem``.
@@ -88,12 +94,24 @@ def open_store(
     backends = {entry.name: entry for entry in entry_points(group=GROUP)}
     scheme = _scheme(text) if filesystem is None else _protocol(filesystem, backends)
     backend = backends.get(_ALIASES.get(scheme, scheme))
-    if backend is None and (filesystem is not None or scheme in _fsspec_schemes()):
+    if engine == _NATIVE and (backend is None or backend.name not in _OURS):
+        backend = backends.get(_NATIVE)
+    elif backend is None and (filesystem is not None or scheme in _fsspec_schemes()):
         backend = backends.get(_GENERIC)
     if backend is None:
-        known = sorted({*backends, *_ALIASES, *_fsspec_schemes()} - {_GENERIC})
+        known = sorted({*backends, *_ALIASES, *_fsspec_schemes()} - {_GENERIC, _NATIVE})
         raise UnsupportedStoreError(f"nothing serves {scheme}:// ({redact(text)}); known are {', '.join(known)}")
+    if backend.name == "file":
+        _check_home(text)
     return _open(backend, scheme, text, storage_options or {}, filesystem)
+
+
+def _check_home(url: str) -> None:
+    path = url.partition("://")[2] or url
+    try:
+        Path(path).expanduser()
+    except RuntimeError as exc:
+        raise InvalidRootError(f"{path}: no home folder of that user can be found") from exc
 
 
 def _open(

@@ -1,0 +1,83 @@
+"""Unfinished multipart uploads of S3, which obstore can neither list nor abort: s3fs does it, where it is installed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from asyncsaver.errors import StoreError
+
+if TYPE_CHECKING:
+    from asyncsaver_backends.s3 import S3Store
+
+logger = logging.getLogger(__name__)
+
+
+class UnfinishedUploads:
+    """Finds and aborts the uploads below a root; connects when first needed.
+
+    Args:
+        url: of the root.
+        storage_options: of s3fs.
+    """
+
+    def __init__(self, url: str, storage_options: Mapping[str, object]) -> None:
+        self._url = url
+        self._options = storage_options
+        self._store: S3Store | None = None
+        self._told = False
+
+    async def abort(self, path: str, key: str) -> None:
+        """Abort every unfinished upload of a key, ours and whoever else's. What fails is logged.
+
+        obstore does not say which upload is ours. No two writers of checkpoints write one key: its folder is named for the
+        attempt.
+        """
+        store = self._connected()
+        if store is None:
+            return
+        try:
+            await store._ready()  # noqa: SLF001 - the same package, and the same requests
+            for upload_id in await self._of(store, path, key):
+                await store._abort(path, key, upload_id)  # noqa: SLF001
+        except StoreError as error:
+            logger.warning("could not look for an unfinished upload: %s", error)
+
+    async def purge(self, older_than: timedelta, spare: Collection[str]) -> int:
+        """As `Store.purge`; without s3fs nothing is removed, and the log says so."""
+        store = self._connected()
+        return 0 if store is None else await store.purge(older_than, spare=spare)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._store is not None:
+            await self._store.close()
+
+    async def _of(self, store: S3Store, path: str, key: str) -> list[str]:
+        arguments: dict[str, Any] = {"Prefix": key}
+        found: list[str] = []
+        while True:
+            with store._translated(path):  # noqa: SLF001
+                answer = await store._call("list_multipart_uploads", **arguments)  # noqa: SLF001
+            found += [upload["UploadId"] for upload in answer.get("Uploads", ()) if upload["Key"] == key]
+            if not answer.get("IsTruncated"):
+                return found
+            arguments |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
+
+    def _connected(self) -> S3Store | None:
+        if self._store is None:
+            try:
+                from asyncsaver_backends.s3 import S3Store  # noqa: PLC0415 - an extra, and slow to import
+            except ImportError:
+                if not self._told:
+                    self._told = True
+                    logger.warning(
+                        "%s: unfinished uploads stay until the bucket's lifecycle rules remove them;"
+                        ' pip install "asyncsaver[s3]" lets them be removed here',
+                        self._url,
+                    )
+                return None
+            self._store = S3Store(self._url, storage_options=self._options)
+        return self._store
