@@ -51,7 +51,9 @@ def test_hostile_manifests_take_little_memory_and_time(tmp_path: Path, figures: 
         assert restored == latest
         assert listed == "list"
         if case in HARMLESS:
-            assert (restored, verified, read) == (HARMLESS[case], "VerifyReport", "NoneType"), case
+            # A tree that is one number names no tensor, though there is one: only `verify` minds.
+            report = "CheckpointCorruptError" if HARMLESS[case] == "int" else "VerifyReport"
+            assert (restored, verified, read) == (HARMLESS[case], report, "NoneType"), case
         else:
             assert restored in errors, case
             assert {verified, read} <= errors | {"VerifyReport", "NoneType"}, case
