@@ -229,7 +229,10 @@ class SaveLine:
             standing, seen = (state.entries, None) if found is None else (found.entries, found.seen)
             late = self.root.store_time or self.root.now()
             began = datetime.fromtimestamp(self.settings.began, UTC)
-            return state.reconciled([*standing, entry], late=late, began=began, seen=seen)
+            # While this save was writing, the prune of an earlier one may have decided to keep what it replaces for good.
+            kept = any(other.preserved for other in standing if other.name == entry.name and other.state == "committed")
+            new = msgspec.structs.replace(entry, preserved=preserved or kept)
+            return state.reconciled([*standing, new], late=late, began=began, seen=seen)
 
         try:
             state = await self.root.update_state(change)

@@ -3,17 +3,44 @@
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 
 from hypothesis import strategies as st
 
-from .model import POLICIES, Saved
-from .mortal import Death
+from .model import Saved
+from .mortal import Moment
+from .policies import POLICIES
 
-STEPS = st.one_of(st.none(), st.integers(0, 6))
+MAX_STEP = 3
+# Few names, so that they meet again: most of what can go wrong takes several saves of one.
+STEPS = st.sampled_from([None, *range(MAX_STEP + 1)])
 LOSSES = st.sampled_from([None, 0.5, 0.25, 1.0, -2.0, math.inf, 0])
-DEATHS = st.one_of(st.none(), st.none(), st.builds(Death, st.integers(1, 45), st.booleans()))
+# A pin changes the store twice, a save that prunes about fifteen times.
+_CHANGES = st.one_of(st.integers(1, 4), st.integers(1, 16), st.integers(1, 40))
+_OF_ALL = st.builds(Moment, _CHANGES, st.booleans())
+_OF_A_KIND = st.builds(
+    Moment,
+    st.integers(1, 3),
+    st.booleans(),
+    st.sampled_from(["commit", "tombstone", "deletion", "mark", "state file"]),
+)
+DEATHS = st.one_of(st.none(), st.none(), _OF_ALL, _OF_A_KIND)
+# Or after so many turns of the loop: also while it only reads, or waits.
+GIVING_UP = st.one_of(st.none(), st.integers(0, 160), _OF_ALL, _OF_A_KIND)
 POLICY_NAMES = st.sampled_from(sorted(POLICIES))
-REQUESTS = st.builds(Saved, step=STEPS, number=st.just(0), loss=LOSSES, pinned=st.booleans(), overwrite=st.booleans())
+# Whole hours meet the bounds of `KeepEveryHours` exactly: the saver's clock stands still unless it jumps.
+_HOURS = st.sampled_from([0, 1, 1, 0.5, 2, 25, 100, -1, -30]).map(lambda hours: timedelta(hours=hours))
+REQUESTS = st.builds(
+    Saved,
+    step=STEPS,
+    number=st.just(0),
+    loss=LOSSES,
+    pinned=st.sampled_from([False, False, False, True]),
+    overwrite=st.booleans(),
+    pause=_HOURS,
+)
+_YEARS = st.floats(-50, 50).map(lambda years: timedelta(days=365 * years))
+JUMPS = st.one_of(_HOURS, _HOURS, _YEARS)
 FOREIGN = st.sampled_from(
     [
         "notes.txt",

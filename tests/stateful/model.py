@@ -1,12 +1,10 @@
-"""What a saver should do, on plain data: a list of checkpoints, oldest first."""
+"""What a saver should hold, on plain data: a list of checkpoints, oldest first."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-
-from asyncsaver.model.retention import KeepAll, KeepBest, KeepEverySteps, KeepLast, RetentionPolicy
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 
 def name_of(step: int | None) -> str:
@@ -19,6 +17,9 @@ class Saved:
 
     Attributes:
         overwrite: replace the one that is there.
+        pause: how long after what came before.
+        preserved: retention has decided to keep it for good.
+        created: when it was committed, by the saver's clock; None while it is only asked for.
     """
 
     step: int | None
@@ -26,6 +27,9 @@ class Saved:
     loss: float | None = None
     pinned: bool = False
     overwrite: bool = False
+    pause: timedelta = timedelta(0)
+    preserved: bool = False
+    created: datetime | None = None
 
     @property
     def name(self) -> str:
@@ -36,46 +40,21 @@ class Saved:
         return {} if self.loss is None else {"loss": self.loss}
 
 
-Rule = Callable[[Sequence[Saved]], Collection[str]]
-
-
-def _last(n: int) -> Rule:
-    return lambda saved: {one.name for one in saved[-n:]}
-
-
-def _multiples(n: int) -> Rule:
-    return lambda saved: {one.name for one in saved if one.step is not None and one.step % n == 0}
-
-
-def _lowest_loss(n: int) -> Rule:
-    def keep(saved: Sequence[Saved]) -> Collection[str]:
-        scored = [one for one in reversed(saved) if one.loss is not None and not math.isnan(one.loss)]
-        return {one.name for one in sorted(scored, key=lambda one: one.loss or 0.0)[:n]}
-
-    return keep
-
-
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """A retention policy, and once more what it should keep, said differently."""
+class Held:
+    """All that a root holds.
 
-    real: RetentionPolicy
-    rules: Sequence[Rule]
+    Attributes:
+        saved: the checkpoints, oldest first.
+        mark: from when the hours of `KeepEveryHours` count; None until something was saved.
+    """
 
-    def victims(self, saved: Sequence[Saved]) -> set[str]:
-        """Names of those that a prune deletes."""
-        kept = {name for rule in self.rules for name in rule(saved)}
-        return {one.name for one in saved[:-1] if not one.pinned and one.name not in kept}
+    saved: Sequence[Saved] = field(default_factory=list)
+    mark: datetime | None = None
 
-
-POLICIES: Mapping[str, Policy] = {
-    "all": Policy(KeepAll(), [lambda saved: {one.name for one in saved}]),
-    "last": Policy(KeepLast(1), [_last(1)]),
-    "last three": Policy(KeepLast(3), [_last(3)]),
-    "best": Policy(KeepBest("loss"), [_lowest_loss(1)]),
-    "last two and even": Policy(KeepLast(2) | KeepEverySteps(2), [_last(2), _multiples(2)]),
-    "last two and best two": Policy(KeepLast(2) | KeepBest("loss", 2), [_last(2), _lowest_loss(2)]),
-}
+    @property
+    def names(self) -> set[str]:
+        return {one.name for one in self.saved}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +62,29 @@ class Outcome:
     """One thing that may be seen.
 
     Attributes:
-        saved: the checkpoints.
+        held: what is there.
         may_be_gone: names of those that may not be there any more.
-        may_be_pinned: names of those whose pin may have changed.
+        may_have_changed_pin: names of those whose pin may be the other way.
+        may_be_preserved: names of those that may stay for good by now.
+        marks: others that may be found.
     """
 
-    saved: Sequence[Saved]
+    held: Held
     may_be_gone: Collection[str] = ()
     may_have_changed_pin: Collection[str] = ()
+    may_be_preserved: Collection[str] = ()
+    marks: Collection[datetime] = ()
 
-    def explains(self, seen: Sequence[Saved]) -> bool:
-        left = list(seen)
-        for one in self.saved:
+    def explains(self, seen: Held) -> bool:
+        if seen.mark not in {self.held.mark, *self.marks}:
+            return False
+        left = list(seen.saved)
+        for one in self.held.saved:
             alternatives = [one]
             if one.name in self.may_have_changed_pin:
                 alternatives.append(replace(one, pinned=not one.pinned))
+            if one.name in self.may_be_preserved:
+                alternatives.append(replace(one, preserved=True))
             if left and left[0] in alternatives:
                 left.pop(0)
             elif one.name not in self.may_be_gone:
@@ -105,19 +92,27 @@ class Outcome:
         return not left
 
 
-def after_commit(saved: Sequence[Saved], new: Saved, marked: Collection[str]) -> list[Saved] | None:
-    """The checkpoints once another is committed, before anything is pruned; None where it is refused.
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Names beside which a mark stands, whether or not a checkpoint does: the next one of that name will have it."""
 
-    Args:
-        saved: those before it.
-        new: the other.
-        marked: names beside which a pin stands already.
-    """
+    pinned: Collection[str] = ()
+    preserved: Collection[str] = ()
+
+    def after(self, new: Saved, gone: Collection[str], preserved: Collection[str]) -> Marks:
+        """Those once another is saved, and some are pruned, or preserved."""
+        pinned = {*self.pinned, *([new.name] if new.pinned else [])}
+        return Marks(pinned.difference(gone), {*self.preserved, *preserved}.difference(gone))
+
+
+def after_commit(saved: Sequence[Saved], new: Saved, marks: Marks, now: datetime) -> list[Saved] | None:
+    """The checkpoints once another is committed, before anything is pruned; None where it is refused."""
     if any(one.name == new.name for one in saved) and not new.overwrite and new.step is not None:
         return None
-    committed = replace(new, pinned=new.pinned or new.name in marked, overwrite=False)
+    pinned, preserved = new.pinned or new.name in marks.pinned, new.name in marks.preserved
+    committed = Saved(new.step, new.number, new.loss, pinned, preserved=preserved, created=now)
     return [*(one for one in saved if one.name != new.name), committed]
 
 
-def without(saved: Sequence[Saved], names: Collection[str]) -> list[Saved]:
-    return [one for one in saved if one.name not in names]
+def without(held: Held, names: Collection[str]) -> Held:
+    return replace(held, saved=[one for one in held.saved if one.name not in names])

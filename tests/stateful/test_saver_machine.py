@@ -27,7 +27,7 @@ def test_a_saver_holds_what_the_model_says(scale: Callable[[int, int], int], fig
     run_state_machine_as_test(
         Counted,
         settings=settings(
-            max_examples=scale(60, 3_000),
+            max_examples=scale(60, 2_700),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),
