@@ -57,9 +57,17 @@ torture: $(VENV)/.dev ## Everything that must not lose a checkpoint, at length; 
 	$(BIN)/python tests/torture.py $(ARGS)
 
 .PHONY: bench
-bench: $(VENV)/.dev ## Measure against what one would use instead; prints tables
-	$(BIN)/python benchmarks/throughput.py
-	$(BIN)/python benchmarks/scale.py
+bench: $(VENV)/.bench ## Measure against what one would use instead; prints tables (ARGS=--write: into docs/performance.md)
+	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: $(VENV)/.bench ## Install what is heavy to compare with: PyTorch, s3torchconnector, tensorstore, Orbax and JAX
+	$(PIP) install '$(TORCH)'
+	$(PIP) install --editable '.[bench-boto3,bench-orbax,bench-tensorstore,bench-torch]' '$(TORCH)'
+
+.PHONY: bench-scale
+bench-scale: $(VENV)/.dev ## Measure how the cost grows with the number of checkpoints
+	$(BIN)/python benchmarks/scale.py $(ARGS)
 
 # PyPI's torch for Linux brings CUDA. PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gives the small one.
 .PHONY: test-torch
@@ -95,6 +103,11 @@ $(BIN)/pip:
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/pip
 	$(PIP) install --editable '.[demo]'
+	@touch $@
+
+# boto3 comes with "dev".
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) install --editable '.[bench]'
 	@touch $@
 
 # "dev" includes "demo".

@@ -1,0 +1,1 @@
+"""Who is measured: one small module each, and the list of them."""

@@ -1,0 +1,112 @@
+"""What is measured: which state goes where, and who is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from states import Shape
+
+MIB = 2**20
+TENSOR_BYTES = 16 * MIB
+
+S3_PEERS = (
+    "obstore, 16 at once",
+    "obstore, 32 at once",
+    "obstore, 64 at once",
+    "asyncsaver",
+    "asyncsaver, obstore",
+    "tensorstore, 32 at once",
+    "boto3, 16 threads",
+    "s3fs _pipe_file, 16 at once",
+    "DCP s3torchconnector",
+    "DCP FsspecWriter",
+)
+DISK_PEERS = (
+    "raw O_DIRECT, 4 threads",
+    "asyncsaver",
+    "safetensors + fsync",
+    "DCP FileSystemWriter",
+    "tensorstore, 32 at once",
+    "torch.save + fsync",
+    "Orbax",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One table of the report.
+
+    Attributes:
+        name: for the command line.
+        title: for people.
+        kind: of the place: "s3", "disk" or "memory".
+        shape: of the state.
+        peers: who takes part.
+        latency_ms: of the endpoint.
+        bandwidth_mb: of each connection to it.
+        saves_only: nothing is restored.
+        rehearsals: unmeasured saves before the measured one.
+    """
+
+    name: str
+    title: str
+    kind: str
+    shape: Shape
+    peers: Sequence[str]
+    latency_ms: float = 0
+    bandwidth_mb: float = 0
+    saves_only: bool = False
+    rehearsals: int = 0
+
+
+def scenarios(mib: int) -> Sequence[Scenario]:
+    """All of them, with a state of so many MiB where nothing else is said."""
+    usual = Shape(max(1, mib * MIB // TENSOR_BYTES), TENSOR_BYTES)
+    large = Shape(4 * usual.tensors, TENSOR_BYTES)
+    size, large_size = f"{usual.nbytes // MIB} MiB in {usual.tensors} tensors", f"{large.nbytes // MIB} MiB"
+    small = [
+        Scenario(
+            f"small-{count // 1000}k-{kind}",
+            f"{count:,} tensors of 1 KiB, {where}",
+            kind,
+            Shape(count, 1024),
+            ("asyncsaver", *more, f"safetensors + {how}", f"torch.save + {how}"),
+        )
+        for count in (10_000, 100_000)
+        for kind, where, how, more in (
+            ("disk", "local disk, durable", "fsync", ()),
+            ("s3", "S3 on loopback", "obstore", ("asyncsaver, obstore",)),
+        )
+    ]
+    return (
+        Scenario(
+            "s3-slow",
+            f"S3, 30 ms and 90 MB/s a connection: {size}",
+            "s3",
+            usual,
+            ("raw sockets, 64", *S3_PEERS),
+            latency_ms=30,
+            bandwidth_mb=90,
+        ),
+        Scenario("s3", f"S3 on loopback, no delay: {size}", "s3", usual, ("raw sockets, 4", *S3_PEERS)),
+        Scenario("disk", f"Local disk, durable; restore with a cold cache: {size}", "disk", usual, DISK_PEERS),
+        Scenario(
+            "memory-s3",
+            f"Memory: {large_size}, budget 256 MiB, S3 on loopback",
+            "s3",
+            large,
+            ("asyncsaver, 256 MiB", "asyncsaver, obstore, 256 MiB"),
+        ),
+        Scenario("memory-disk", f"Memory: {large_size}, budget 256 MiB, disk", "disk", large, ("asyncsaver, 256 MiB",)),
+        Scenario(
+            "staging",
+            f"Until a background save returns: {size}; the second save of a process",
+            "memory",
+            usual,
+            ("np.copyto", "np.copyto, fresh memory", "asyncsaver, staging"),
+            saves_only=True,
+            rehearsals=1,
+        ),
+        *small,
+    )
