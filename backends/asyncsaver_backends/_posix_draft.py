@@ -15,6 +15,7 @@ import stat
 
 from asyncsaver.errors import ObjectExistsError, PreconditionFailedError, StoreError, UnsupportedStoreError
 from asyncsaver.store import ObjectInfo
+from asyncsaver_backends._direct import DirectFile, DirectWriting
 from asyncsaver_backends._posix import LOCK_NAME, TEMPORARY_PREFIX, info_of, locate, remove_empty_folders
 
 # How often a folder may be removed under us, by a delete that found it empty, before we give up on writing into it.
@@ -25,7 +26,8 @@ _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 class Draft:
     """A new version of an object, in a temporary file beside its place until it is published.
 
-    Call `open`, write, `settle`, one of the ``publish`` methods; and at last `discard`, whatever happened.
+    Call `open`, for a large one `go_direct`, write, `settle`, one of the ``publish`` methods; and at last `discard`, whatever
+    happened.
     """
 
     def __init__(self, root: str, path: str) -> None:
@@ -34,6 +36,7 @@ class Draft:
         self._target = ""
         self._temporary = ""
         self._made_folder = ""
+        self._direct: DirectFile | None = None
         self.fd = -1
 
     def open(self) -> None:
@@ -54,9 +57,24 @@ class Draft:
             return
         raise StoreError(f"the folder of {self._path} keeps being removed", retryable=True, path=self._path)
 
+    def go_direct(self, shared: DirectWriting, size: int) -> None:
+        """Write past the page cache from here on, if the filesystem lets us.
+
+        Args:
+            shared: the store's memory for that.
+            size: of the object; room for it is reserved.
+        """
+        try:
+            self._direct = DirectFile(self._temporary, shared)
+        except OSError as error:
+            if DirectFile.refuses(error):
+                return
+            raise
+        self._direct.reserve(size)
+
     def write_at(self, view: memoryview, offset: int) -> None:
         """Write ``view`` (bytes) at byte ``offset``."""
-        done = 0
+        done = 0 if self._direct is None else self._direct.write_at(view, offset)
         while done < len(view):
             done += os.pwrite(self.fd, view[done:], offset + done)
 
@@ -159,8 +177,12 @@ class Draft:
 
     def _close(self) -> None:
         fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        try:
+            if self._direct is not None:
+                self._direct.close()
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
 
 def _is_at(fd: int, path: str) -> bool:

@@ -18,7 +18,7 @@ import aiofiles
 from fsspec import AbstractFileSystem
 
 from asyncsaver.aio.completion import to_completion
-from asyncsaver.aio.tasks import raise_first
+from asyncsaver.aio.tasks import raise_first, run_all
 from asyncsaver.aio.threads import Threads
 from asyncsaver.errors import (
     AccessDeniedError,
@@ -29,6 +29,7 @@ from asyncsaver.errors import (
 from asyncsaver.store import Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Store
 from asyncsaver.store.buffers import plain_bytes
 from asyncsaver_backends import _posix
+from asyncsaver_backends._direct import BLOCK_BYTES, DirectWriting
 from asyncsaver_backends._posix_draft import Draft
 
 P = ParamSpec("P")
@@ -38,10 +39,11 @@ _CAPABILITIES = Capabilities(
     exclusive_create=True,
     compare_and_swap=True,
     max_object_bytes=2**63 - 1,
-    part_bytes=8 * 2**20,
+    part_bytes=4 * 2**20,  # the smaller, the fewer parts lie across tensors and have to be put together in new memory
     concurrency=8,
 )
 _DELETED_AT_ONCE = 256
+_LARGE = BLOCK_BYTES  # what is smaller gains nothing
 _RETRYABLE = frozenset({errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.ESTALE, errno.ETIMEDOUT})
 # What fsspec's local filesystem takes and this store does anyway.
 _KNOWN_OPTIONS = frozenset({"auto_mkdir"})
@@ -74,20 +76,26 @@ class LocalStore(Store):
     it must not replace anything), and the folder synced: whole or not there, power cut or not. Objects are regular
     files; symbolic links are not listed, and those that lead out of the root are refused.
 
+    Large objects are written past the page cache (O_DIRECT) where the filesystem can do that, since they are synced at the
+    end anyway, and the cache would only hold them up. What is read straight after comes from the disk, not from memory. The
+    store keeps up to 16 MiB of aligned memory for it.
+
     Cancelled calls wait for their threads, which nothing can interrupt. `replace_if` excludes other calls of itself,
     but not a plain overwrite of the same object.
 
     Args:
         root: the folder; made by the first write.
         lock_timeout: how long `replace_if` waits for another process that is at it, in seconds.
+        direct: whether to write past the page cache where that is possible; by default, wherever the platform has it.
     """
 
-    def __init__(self, root: str | os.PathLike[str], *, lock_timeout: float = 30.0) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, lock_timeout: float = 30.0, direct: bool | None = None) -> None:
         self.url = str(Path(root).expanduser().absolute())
         self.capabilities = _CAPABILITIES
         self._lock_timeout = lock_timeout
         self._replacing = asyncio.Lock()
         self._threads = Threads("asyncsaver-local", _CAPABILITIES.concurrency)
+        self._direct = DirectWriting() if direct is not False and hasattr(os, "O_DIRECT") else None
         self._closed = False
 
     async def put(self, path: str, data: Buffer, *, mode: PutMode = "overwrite") -> ObjectInfo:
@@ -110,10 +118,22 @@ class LocalStore(Store):
 
     async def _write(self, draft: Draft, path: str, data: memoryview) -> ObjectInfo:
         await self._change(path, draft.open)
-        with self._translated(path):
-            async with aiofiles.open(draft.fd, "wb", closefd=False) as file:
-                await file.write(data)
+        if len(data) >= _LARGE:
+            await self._go_direct(draft, path, len(data))
+            full = self.capabilities.part_bytes
+            await run_all(
+                self._run(path, draft.write_at, data[start : start + full], start)
+                for start in range(0, len(data), full)
+            )
+        else:
+            with self._translated(path):
+                async with aiofiles.open(draft.fd, "wb", closefd=False) as file:
+                    await file.write(data)
         return await self._change(path, draft.settle)
+
+    async def _go_direct(self, draft: Draft, path: str, size: int) -> None:
+        if self._direct is not None:
+            await self._change(path, draft.go_direct, self._direct, size)
 
     async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
         """As the contract says; the parts are written side by side, each at its place in one file."""
@@ -121,6 +141,7 @@ class LocalStore(Store):
         draft = Draft(self.url, path)
         try:
             await self._change(path, draft.open)
+            await self._go_direct(draft, path, size)
             await self._write_parts(draft, path, parts, size)
             await self._change(path, draft.settle)
             await self._change(path, draft.publish)
@@ -236,6 +257,8 @@ class LocalStore(Store):
         """Let the threads end."""
         self._closed = True
         self._threads.close()
+        if self._direct is not None:
+            self._direct.close()
 
     def _check_open(self) -> None:
         if self._closed:
