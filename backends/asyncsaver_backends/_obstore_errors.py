@@ -54,6 +54,7 @@ _RETRYABLE = frozenset(
         "ConditionalRequestConflict",
         "IncompleteBody",
         "InternalError",
+        "NoSuchUpload",  # what obstore tells of a completion whose answer was lost: it then tried to abort the upload
         "OperationAborted",
         "RequestLimitExceeded",
         "ServiceUnavailable",
@@ -99,7 +100,9 @@ def translate(error: Exception, *, name: str, path: str, address: str = "the sto
     if "InvalidRangeRequest {" in text:
         return ObjectTruncatedError(f"{name} ends before the range that was asked for", path=path)
     if "NotPartial" in text:
-        return StoreError(f"{name}: the store does not support reading ranges", path=path)
+        return StoreError(
+            f"{name}: the store does not answer ranges as HTTP has it; engine='fsspec' may read it", path=path
+        )
     kind = _first(_KIND, text)
     if kind == "Timeout":
         return late
@@ -123,7 +126,7 @@ def _refusal(status: int, code: str, *, ours: bool, name: str, path: str) -> Sto
     text = f"{name}: {code or 'refused'}" + (f" (HTTP {status})" if status else "")
     if code in _NO_ROOT:
         return RootNotFoundError(f"{name}: the bucket or container does not exist", path=path)
-    if status == 404 or code == "NoSuchKey":
+    if (status == 404 and code not in _RETRYABLE) or code == "NoSuchKey":
         return ObjectNotFoundError(f"{name} does not exist", path=path)
     if code in _CONDITION_FAILED or (status in {304, 412} and ours):
         # Some stores do not say which condition failed; every request of ours has one at most.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Callable
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 from asyncsaver.aio.completion import to_completion
@@ -87,7 +86,7 @@ async def send_parts(
         PartsMissingError: the parts do not add up; nothing was completed.
         StalledError: see there.
     """
-    total = 0
+    total, concluded = 0, False
 
     async def hold(part: Part) -> None:
         nonlocal total
@@ -104,15 +103,18 @@ async def send_parts(
             deadline.fly(-len(data))
 
     async def conclude() -> None:
+        nonlocal concluded
         # Tasks start in the order in which they were made, so every part has been entered and counted by now.
         if total != size:
             raise PartsMissingError
+        concluded = True
         deadline.await_store(awaiting=True)
         feed.end()
 
     limit = asyncio.timeout(None)
     deadline = Deadline(limit, patience)
-    feed.on_begun = partial(deadline.await_store, awaiting=False)
+    # All parts may have been given before the store has made the upload: then its completion is awaited already.
+    feed.on_begun = lambda: deadline.await_store(awaiting=concluded)
     try:
         async with limit, asyncio.TaskGroup() as group:
             deadline.await_store(awaiting=True)

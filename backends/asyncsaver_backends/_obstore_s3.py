@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from obstore.exceptions import BaseError
@@ -13,6 +15,7 @@ from asyncsaver.errors import StoreError
 from asyncsaver.store.contract import Capabilities
 from asyncsaver_backends._cloud import parse_root
 from asyncsaver_backends._obstore_aws import Surroundings, surroundings
+from asyncsaver_backends._obstore_region import aws_endpoint, region_of
 from asyncsaver_backends._obstore_s3_options import S3Options, s3_options
 from asyncsaver_backends._obstore_store import CONCURRENCY, PART_BYTES, Clients, ObstoreStore, http_options
 from asyncsaver_backends._obstore_uploads import UnfinishedUploads
@@ -37,21 +40,37 @@ class ObstoreS3Store(ObstoreStore):
     Args:
         url: ``s3://bucket/prefix``.
         storage_options: as for `s3fs.S3FileSystem`.
+        find_region: asks where a bucket of AWS is, see `region_of`.
     """
 
-    def __init__(self, url: str, *, storage_options: Mapping[str, object] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        storage_options: Mapping[str, object] | None = None,
+        find_region: Callable[[str, Path | None], str | None] = region_of,
+    ) -> None:
         super().__init__(url, parse_root(url), CAPABILITIES)
+        self._find_region = find_region
         self._options = s3_options(storage_options or {})
         self._uploads = UnfinishedUploads(url, dict(storage_options or {}))
 
     def _make_clients(self) -> Clients:
-        around = surroundings(self._options, self.url)
+        around = self._in_its_region(surroundings(self._options, self.url))
         try:
             return clients_for(self._root.bucket, self._options, around)
         except OSError as error:
             raise StoreError(f"{self.url}: the certificates of {self._options.certificates} cannot be read") from error
         except (BaseError, ValueError):  # what they say repeats what was given
             raise StoreError(f"{self.url}: the endpoint or another storage option is not valid") from None
+
+    def _in_its_region(self, around: Surroundings) -> Surroundings:
+        """Where the user names none, the bucket's own region goes before that of the environment, as with botocore."""
+        if self._options.region or self._options.endpoint or around.endpoint:
+            return around
+        url = f"{aws_endpoint(around.region or DEFAULT_REGION)}/{self._root.bucket}"
+        found = self._find_region(url, self._options.certificates)
+        return around if found is None else replace(around, region=found)
 
     async def _disconnect(self) -> None:
         await super()._disconnect()
@@ -79,7 +98,7 @@ def clients_for(bucket: str, options: S3Options, around: Surroundings) -> Client
     virtual = options.addressing_style == "virtual" or (
         options.addressing_style == "auto" and not given and "." not in bucket
     )
-    endpoint = given or f"https://s3.{region}.amazonaws.com"
+    endpoint = given or aws_endpoint(region)
     if virtual:
         scheme, _, rest = endpoint.partition("://")
         endpoint = f"{scheme}://{bucket}.{rest}"

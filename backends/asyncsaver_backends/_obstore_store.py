@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 PART_BYTES = 16 * 2**20
 CONCURRENCY = 32
-SLOWEST = 64 * 2**10
-"""How many bytes a second an upload must move to count as alive: obstore does not tell when a part of a body was sent."""
+MOVING_BYTES = 4 * 2**20
+"""How much an upload must move in the time of a read timeout to count as alive: obstore tells only when a whole body was sent."""
 LISTED_AT_ONCE = 1000
 
 
@@ -57,7 +57,7 @@ class Clients:
 
     def patience(self, size: int) -> float:
         """How long sending so many bytes may take, in seconds."""
-        return PATIENCE * self.read_timeout + size / SLOWEST
+        return self.read_timeout * (PATIENCE + size / MOVING_BYTES)
 
 
 class ObstoreStore(CloudStore):

@@ -114,7 +114,7 @@ async def test_only_uploads_go_without_a_read_timeout(options: Any) -> None:
         clients = store._open_clients
         assert "read_timeout" in (clients.reader.client_options or {})
         assert "read_timeout" not in (clients.writer.client_options or {})
-        assert clients.patience(2**20) == pytest.approx(4 * 7 + 16)
+        assert clients.patience(2**20) == pytest.approx(7 * 4.25)
 
 
 # --- what is answered --------------------------------------------------------------------------------
@@ -130,6 +130,7 @@ REFUSALS = [
     (400, "RequestTimeout", StoreTimeoutError, True),
     (409, "ConditionalRequestConflict", StoreError, True),
     (409, "OperationAborted", StoreError, True),
+    (404, "NoSuchUpload", StoreError, True),
     (501, "NotImplemented", StoreError, False),
     (400, "InvalidArgument", StoreError, False),
     (301, "PermanentRedirect", StoreError, False),

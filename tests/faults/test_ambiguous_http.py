@@ -11,27 +11,26 @@ import pytest
 
 from asyncsaver.errors import CheckpointExistsError, CommitUnknownError, StoreError
 
-from .http.clouds import Cloud, cloud_of, number_of, state_of
-from .http.faults import FAILURES, FAULTS, REFUSALS, hang, hang_after, late, meanwhile, refuse
+from .http.clouds import CLOUDS, Cloud, cloud_of, number_of, state_of
+from .http.faults import FAILURES, FAULTS, REFUSALS, hang, hang_after, late, meanwhile, pass_on, refuse
 from .http.proxy import Answer
 from .http.targets import READING, SAVING, conditional, on
 
 pytestmark = [pytest.mark.server, pytest.mark.torture, pytest.mark.timeout(1200)]
 
-NAMES = {"s3": "S3", "gs": "GCS", "az": "Azure"}
 STRIDE = 7  # has no factor in common with the numbers of targets and faults: a few cases are of many kinds
 
 Scale = Callable[[int, int], int]
 
 
-@pytest.fixture(params=["s3", "gcs", "azure"])
+@pytest.fixture(params=CLOUDS)
 async def cloud(request: pytest.FixtureRequest) -> AsyncIterator[Cloud]:
     """Each cloud in turn, behind a proxy that behaves until it is told otherwise."""
     async with cloud_of(request) as cloud:
         yield cloud
 
 
-@pytest.fixture(params=["s3", "gcs", "azure"])
+@pytest.fixture(params=CLOUDS)
 async def patient_cloud(request: pytest.FixtureRequest) -> AsyncIterator[Cloud]:
     """Likewise, with clients that wait for an answer while somebody else saves."""
     async with cloud_of(request, read_timeout=10) as cloud:
@@ -92,7 +91,7 @@ async def test_one_bad_answer_anywhere_in_a_save(cloud: Cloud, scale: Scale, fig
         place = cloud.below(f"save-{number}")
         newest = await save_twice(place, target, fault)
         await check_root(place, newest)
-    figures.add(f"faults injected over HTTP into saves, {NAMES[cloud.proxy.scheme]}", len(chosen))
+    figures.add(f"faults injected over HTTP into saves, {cloud.name}", len(chosen))
 
 
 async def test_one_bad_answer_anywhere_in_a_restore(cloud: Cloud, scale: Scale, figures: Any) -> None:
@@ -110,7 +109,7 @@ async def test_one_bad_answer_anywhere_in_a_restore(cloud: Cloud, scale: Scale, 
                 assert number_of(await saver.restore()) == 1
         assert rule.hits == 1, (target, fault)
         cloud.proxy.behave()
-    figures.add(f"faults injected over HTTP into restores, {NAMES[cloud.proxy.scheme]}", len(chosen))
+    figures.add(f"faults injected over HTTP into restores, {cloud.name}", len(chosen))
 
 
 async def test_who_came_second_is_told_so_whatever_the_answer(patient_cloud: Cloud, scale: Scale, figures: Any) -> None:
@@ -131,7 +130,7 @@ async def test_who_came_second_is_told_so_whatever_the_answer(patient_cloud: Clo
             assert (await first.sweep(grace=0, dry_run=True)).leftovers == []
         place.proxy.behave()
         await check_root(place, 1)
-    figures.add(f"commit conflicts behind bad answers, {NAMES[cloud.proxy.scheme]}", len(chosen))
+    figures.add(f"commit conflicts behind bad answers, {cloud.name}", len(chosen))
 
 
 @pytest.mark.parametrize("applied", [False, True])
@@ -213,6 +212,35 @@ async def test_only_one_layer_sends_again(cloud: Cloud, figures: Any) -> None:
             cloud.proxy.behave()
             figures.add("faults injected over HTTP, always 503", rule.hits)
     await check_root(cloud, 1)
+
+
+@pytest.mark.parametrize("cloud", ["s3-obstore", "azure-obstore"], indirect=True)
+@pytest.mark.parametrize("fault", ["reset", "reply lost"])
+async def test_a_connection_that_breaks_is_not_mended_unseen(cloud: Cloud, fault: str, figures: Any) -> None:
+    """Rust's HTTP client may send again what it takes for unsent, on a connection that was kept open."""
+    async with cloud.saver(retry_timeout=0) as saver:
+        await saver.save(state_of(1), step=1)
+        requests = {
+            "shard": 1,
+            "part": 1,
+            "reading the part": 1,
+            "listing": 2,  # and once more to tidy up
+        }
+        for target, sent in requests.items():
+            rule = cloud.proxy.misbehave(SAVING[target], FAULTS[fault], times=None)
+            with pytest.raises(StoreError) as caught:
+                await saver.save(state_of(2), step=2)
+            assert caught.value.retryable
+            assert (target, rule.hits) == (target, sent)
+            cloud.proxy.behave()
+            figures.add("connections broken under a client that sends once", rule.hits)
+        rule = cloud.proxy.misbehave(SAVING["manifest"], FAULTS[fault])
+        created = cloud.proxy.misbehave(SAVING["manifest"], pass_on, times=None)
+        await saver.save(state_of(2), step=2)
+        # Lost on its way, it is sent again by the commit, which has looked and seen nothing; carried out, it is not.
+        assert (rule.hits, created.hits) == (1, 1 if fault == "reset" else 0)
+    cloud.proxy.behave()
+    await check_root(cloud, 2)
 
 
 async def test_a_server_that_always_says_503_is_not_pestered(cloud: Cloud) -> None:

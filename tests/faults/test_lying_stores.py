@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from asyncsaver import CheckpointExistsError, Saver, UnsupportedStoreError
+from asyncsaver import CheckpointExistsError, Saver, StoreError, UnsupportedStoreError
 
 from ..servers import kinds  # noqa: TID252 - test folders are no packages
 from .http.clouds import LARGE, Cloud, behind_proxy, number_of, state_of
@@ -41,13 +42,20 @@ def rclone_root(rclone_server: kinds.Server) -> kinds.Root:
     return rclone_server.fresh_root()
 
 
-def saver_on(root: kinds.Root, **arguments: Any) -> Saver:
-    return Saver(root.url, storage_options=root.storage_options, **arguments)
+@pytest.fixture(params=["fsspec", "obstore"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Each engine that speaks S3, in turn."""
+    name: str = request.param
+    return name
+
+
+def saver_on(root: kinds.Root, *, engine: str = "fsspec", **arguments: Any) -> Saver:
+    return Saver(root.url, storage_options=root.storage_options, engine=engine, **arguments)
 
 
 @pytest.mark.server
-async def test_a_store_that_ignores_preconditions_is_refused(rclone_root: kinds.Root) -> None:
-    async with saver_on(rclone_root) as saver:
+async def test_a_store_that_ignores_preconditions_is_refused(rclone_root: kinds.Root, engine: str) -> None:
+    async with saver_on(rclone_root, engine=engine) as saver:
         for step in (1, 2):
             with pytest.raises(UnsupportedStoreError, match="single_writer=True"):
                 await saver.save(state_of(step), step=step)
@@ -89,15 +97,31 @@ async def test_reading_needs_no_promise(rclone_root: kinds.Root) -> None:
         await saver.verify()
 
 
+@pytest.mark.server
+async def test_where_ranges_are_answered_as_if_whole_obstore_names_the_way_out(rclone_root: kinds.Root) -> None:
+    """rclone sends the range and calls it the whole; obstore does not read on."""
+    async with saver_on(rclone_root, engine="obstore", single_writer=True) as saver:
+        for step in (1, 2):
+            await saver.save(state_of(step, LARGE), step=step)
+        with pytest.raises(CheckpointExistsError):
+            await saver.save(state_of(20), step=2)
+        with pytest.raises(StoreError, match="engine='fsspec'"):
+            await saver.restore()
+    async with saver_on(rclone_root, read_only=True) as saver:
+        assert number_of(await saver.restore(step=1)) == 1
+        assert number_of(await saver.restore()) == 2
+        await saver.verify()
+
+
 # --- a server whose 412 does not say what for --------------------------------------------------------
 
 
 @pytest.fixture
-async def terse_s3(s3_root: kinds.Root, s3_server: kinds.Server) -> AsyncIterator[Cloud]:
+async def terse_s3(s3_root: kinds.Root, s3_server: kinds.Server, engine: str) -> AsyncIterator[Cloud]:
     """S3 that never says which condition failed."""
     async with behind_proxy(s3_root, s3_server.endpoint_url, read_timeout=None) as cloud:
         cloud.proxy.misbehave(on("", "create", "replace"), forget_the_condition, times=None)
-        yield cloud
+        yield replace(cloud, engine=engine)
 
 
 @pytest.mark.server

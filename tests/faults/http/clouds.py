@@ -21,6 +21,14 @@ READ_TIMEOUT = 1.5
 """Seconds after which the clients give up on an answer, in place of a minute."""
 LARGE = 17 * 2**20
 """More than one part, in bytes, on every cloud."""
+CLOUDS = {
+    "s3": "S3",
+    "gcs": "GCS",
+    "azure": "Azure",
+    "s3-obstore": "S3 through obstore",
+    "azure-obstore": "Azure through obstore",
+}
+"""What tests call the clouds, with the engine where it is not fsspec; and what reports call them."""
 
 
 def state_of(number: int, nbytes: int = 4000) -> dict[str, Any]:
@@ -45,11 +53,15 @@ class Cloud:
         proxy: in between.
         direct: the root, past the proxy.
         options: storage options that lead through the proxy.
+        name: for reports.
+        engine: that the savers under test use; the honest ones use fsspec.
     """
 
     proxy: Proxy
     direct: Root
     options: Mapping[str, Any]
+    name: str
+    engine: str = "fsspec"
 
     def below(self, name: str) -> Cloud:
         """A fresh root of its own, in the same bucket."""
@@ -57,11 +69,11 @@ class Cloud:
 
     def saver(self, **arguments: Any) -> Saver:
         """A saver whose requests go through the proxy."""
-        return Saver(self.direct.url, storage_options=self.options, **arguments)
+        return Saver(self.direct.url, storage_options=self.options, engine=self.engine, **arguments)
 
     def honest_saver(self, **arguments: Any) -> Saver:
         """A saver whose requests go past the proxy."""
-        return Saver(self.direct.url, storage_options=self.direct.storage_options, **arguments)
+        return Saver(self.direct.url, storage_options=self.direct.storage_options, engine="fsspec", **arguments)
 
     def unfinished_uploads(self) -> list[str]:
         """Keys of multipart uploads that nobody has completed or aborted; none where they cannot be asked for."""
@@ -100,11 +112,12 @@ def _through(proxy: Proxy, root: Root, read_timeout: float | None) -> dict[str, 
 async def cloud_of(
     request: pytest.FixtureRequest, *, read_timeout: float | None = READ_TIMEOUT
 ) -> AsyncIterator[Cloud]:
-    """The cloud that is the fixture's parameter ("s3", "gcs" or "azure"), behind a proxy; see `behind_proxy`."""
-    root = request.getfixturevalue(f"{request.param}_root")
-    server = request.getfixturevalue(f"{request.param}_server")
-    async with behind_proxy(root, server.endpoint_url, read_timeout=read_timeout) as cloud:
-        yield cloud
+    """The cloud that is the fixture's parameter (one of `CLOUDS`), behind a proxy; see `behind_proxy`."""
+    cloud, _, engine = request.param.partition("-")
+    root = request.getfixturevalue(f"{cloud}_root")
+    server = request.getfixturevalue(f"{cloud}_server")
+    async with behind_proxy(root, server.endpoint_url, read_timeout=read_timeout) as plain:
+        yield replace(plain, name=CLOUDS[request.param], engine=engine or "fsspec")
 
 
 @asynccontextmanager
@@ -116,5 +129,6 @@ async def behind_proxy(root: Root, upstream: str, *, read_timeout: float | None 
         upstream: the server's URL.
         read_timeout: of the clients, in seconds; None for the stores' own.
     """
-    async with Proxy(root.url.partition("://")[0], upstream).running() as proxy:
-        yield Cloud(proxy, root, _through(proxy, root, read_timeout))
+    scheme = root.url.partition("://")[0]
+    async with Proxy(scheme, upstream).running() as proxy:
+        yield Cloud(proxy, root, _through(proxy, root, read_timeout), name=scheme)

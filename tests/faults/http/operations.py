@@ -94,4 +94,6 @@ def _azure(method: str, path: str, query: Mapping[str, list[str]], headers: Mapp
         put = _put(absent="If-None-Match" in headers, matching="If-Match" in headers)
         return Operation("complete" if comp == "blocklist" and put == "put" else put, key)
     verbs: dict[str, Kind] = {"GET": "list" if comp == "list" else "get", "HEAD": "head", "DELETE": "delete"}
+    if comp == "batch":
+        return Operation("delete", key)
     return Operation(verbs[method], key)

@@ -18,7 +18,8 @@ from .operations import Operation, operation_of
 Where = Callable[[Operation], bool]
 
 # What belongs to one connection, and is not for the other side of a proxy.
-_OF_THE_CONNECTION = frozenset({"connection", "transfer-encoding", "keep-alive", "expect", "date", "server"})
+_OF_THE_CONNECTION = frozenset({"connection", "transfer-encoding", "keep-alive", "expect"})
+_OF_THE_SERVER = frozenset({"date", "server"})  # a client's own date is signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,9 @@ class Proxy:
         ) as answer:
             content = await answer.read()
             kept = CIMultiDict(
-                (name, value) for name, value in answer.headers.items() if name.lower() not in _OF_THE_CONNECTION
+                (name, value)
+                for name, value in answer.headers.items()
+                if name.lower() not in _OF_THE_CONNECTION | _OF_THE_SERVER
             )
         if "Location" in kept:  # a resumable upload goes on where this says
             kept["Location"] = kept["Location"].replace(self.upstream, self.url)
