@@ -31,7 +31,7 @@ from asyncsaver.functions import (
     latest_checkpoint,
     open_checkpoint,
 )
-from asyncsaver.model.checkpoint import Checkpoint, Progress, SaveStats
+from asyncsaver.model.checkpoint import Checkpoint, Progress
 from asyncsaver.model.retention import (
     KeepAll,
     KeepBest,
@@ -41,6 +41,7 @@ from asyncsaver.model.retention import (
     KeepPinned,
     RetentionPolicy,
 )
+from asyncsaver.model.stats import RestoreStats, SaveStats
 from asyncsaver.prune.report import Pruned, PruneReport, SweepReport, Swept
 from asyncsaver.restore.reader import CheckpointReader, TensorInfo
 from asyncsaver.restore.verify import VerifyReport
@@ -75,6 +76,7 @@ __all__ = [
     "RankFailedError",
     "RanksMissingError",
     "ReadOnlyError",
+    "RestoreStats",
     "RetentionPolicy",
     "RootNotFoundError",
     "SaveAbortedError",

@@ -11,13 +11,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from asyncsaver.aio.guard import LoopGuard, guarded
+from asyncsaver.aio.meter import metered
 from asyncsaver.catalog.opening import open_root
+from asyncsaver.catalog.root import OnStats
 from asyncsaver.errors import CheckpointDeletedError, ReadOnlyError
 from asyncsaver.model.checkpoint import Checkpoint, Progress, check_metadata, checkpoint_of, encode_metrics
 from asyncsaver.model.config import DEFAULT_COMMIT_TIMEOUT, DEFAULT_MEMORY_BUDGET, DEFAULT_SHARD_BYTES, check_config
 from asyncsaver.model.names import check_step
 from asyncsaver.model.retention import RetentionPolicy
 from asyncsaver.model.select import Select
+from asyncsaver.model.stats import RestoreStats
 from asyncsaver.prune.delete import delete_checkpoint, set_pin
 from asyncsaver.prune.prune import prune_root
 from asyncsaver.prune.report import PruneReport, SweepReport
@@ -62,7 +65,8 @@ class Saver:
         shard_bytes: how large a shard may grow before the next one begins.
         memory_budget: bytes of tensors that all work of this saver may hold in memory at once; background saves may hold as
             much again in snapshots.
-        concurrency: requests in flight at once; None for what the store gains from.
+        concurrency: requests that move data in flight at most, over all work of this saver; None for what the store gains from.
+            Where the store throttles, fewer are sent, until it no longer does.
         incremental: False.
         manifest_format: "json".
         rank: 0.
@@ -73,8 +77,11 @@ class Saver:
         read_only: refuse everything that would change the root.
         commit_timeout: seconds after which a commit that the store leaves unclear is given up.
         retry_timeout: seconds for which a request that the store throttles or does not answer is sent again, counted from
-            its first failure; 0 to send each once.
+            its first failure, or from when the store last answered any other, but no more than five times as long in all; 0 to
+            send each once.
         progress: called on the event loop as saves and restores advance.
+        on_stats: called on the event loop with the checkpoint and the figures of every save (`SaveStats`) and restore
+            (`RestoreStats`), which the logger ``asyncsaver`` tells at INFO, too.
         clock: seconds since the epoch, for the times in manifests; `time.time` by default.
 
     Raises:
@@ -109,6 +116,7 @@ class Saver:
         commit_timeout: float = DEFAULT_COMMIT_TIMEOUT,
         retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
         progress: Callable[[Progress], None] | None = None,
+        on_stats: OnStats | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         config = check_config(
@@ -125,6 +133,7 @@ class Saver:
             single_writer=single_writer,
             read_only=read_only,
             progress=progress,
+            on_stats=on_stats,
             clock=clock,
             format=format,
             manifest_format=manifest_format,
@@ -145,6 +154,7 @@ class Saver:
             retry_timeout=config.retry_timeout,
             clock=clock,
             progress=progress,
+            on_stats=on_stats,
         )
         self._policy = config.policy
         self._read_only = read_only
@@ -210,8 +220,9 @@ class Saver:
         request = self._request(step, metrics, metadata, overwrite=overwrite, pin=pin, report=self._root.report)
         ticket = self._line.take_place(request.name)
         try:
-            staged, seconds = await self._staging.stage(state, step)
-            return await self._line.run(ticket, request, staged, seconds)
+            with metered():
+                staged, seconds = await self._staging.stage(state, step)
+                return await self._line.run(ticket, request, staged, seconds)
         finally:
             self._line.leave_place(ticket)
 
@@ -243,12 +254,13 @@ class Saver:
 
         request = self._request(step, metrics, metadata, overwrite=overwrite, pin=pin, report=report)
         ticket = self._line.take_place(request.name)
-        try:
-            staged, seconds, nbytes = await self._staging.snapshot(state, step, request.name)
-        except BaseException:
-            self._line.leave_place(ticket)
-            raise
-        task = asyncio.create_task(self._line.run(ticket, request, staged, seconds), name=f"save {request.name}")
+        with metered():  # the task, which outlives the block, goes on counting
+            try:
+                staged, seconds, nbytes = await self._staging.snapshot(state, step, request.name)
+            except BaseException:
+                self._line.leave_place(ticket)
+                raise
+            task = asyncio.create_task(self._line.run(ticket, request, staged, seconds), name=f"save {request.name}")
 
         def ended(_: asyncio.Task[Checkpoint]) -> None:
             self._line.leave_place(ticket)
@@ -303,12 +315,10 @@ class Saver:
         if isinstance(target, Checkpoint):
             raise TypeError("the target is what to restore into; which checkpoint to restore goes into checkpoint=")
         for attempt in range(1, _TRIES + 1):
-            reader = await self._open(step, checkpoint)
             try:
-                async with reader:
-                    return await reader.restore(
-                        target, select=select, dtype=dtype, strict=strict, reshape=reshape, verify=verify
-                    )
+                return await self._restore(
+                    step, checkpoint, target, select=select, dtype=dtype, strict=strict, reshape=reshape, verify=verify
+                )
             except CheckpointDeletedError as error:
                 # Of a step, the one that has replaced it while it was being read.
                 if checkpoint is not None or attempt == _TRIES:
@@ -464,6 +474,26 @@ class Saver:
     async def _open(self, step: int | None, checkpoint: Checkpoint | None) -> CheckpointReader:
         number = None if step is None else check_step(step)
         return CheckpointReader(self._root, await find(self._root, number, checkpoint))
+
+    async def _restore(self, step: int | None, checkpoint: Checkpoint | None, target: Any, **options: Any) -> Any:
+        clock = asyncio.get_running_loop().time
+        with metered() as meter:
+            began = clock()
+            async with await self._open(step, checkpoint) as reader:
+                found = clock()
+                state = await reader.restore(target, **options)
+        stats = RestoreStats(
+            bytes_read=meter.bytes_read,
+            tensors=len(reader.tensors),
+            seconds_finding=found - began,
+            seconds_reading=clock() - found,
+            seconds_blocked=meter.seconds_blocked,
+            peak_memory_bytes=self._root.budget.peak,
+            requests=dict(meter.requests),
+            retries=meter.retries,
+        )
+        self._root.tell(reader.checkpoint, stats)
+        return state
 
     async def _set_pin(self, step: int | None, *, pinned: bool) -> None:
         self._check_writable()

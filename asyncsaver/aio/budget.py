@@ -1,4 +1,4 @@
-"""A budget of bytes that many tasks share."""
+"""A budget that many tasks share, first come, first served; and one of bytes, which counts the time spent waiting."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from asyncsaver.aio.meter import current_meter
 
-class ByteBudget:
-    """Bounds how many bytes are held at once, first come, first served.
 
-    An item larger than the whole budget waits until it is alone, then runs: it never raises and never deadlocks.
+class Quota:
+    """Bounds how much is held at once, first come, first served.
+
+    An item larger than the whole waits until it is alone, then runs: it never raises and never deadlocks.
 
     Args:
-        limit: in bytes, at least 1.
+        limit: at least 1.
 
     Attributes:
-        used: bytes held now.
-        peak: the most that were ever held at once.
+        limit: changed by `resize`.
+        used: what is held now; more than the limit after that was lowered.
+        peak: the most that was ever held at once.
     """
 
     def __init__(self, limit: int) -> None:
         if limit < 1:
-            raise ValueError(f"a budget needs at least one byte, not {limit}")
+            raise ValueError(f"a limit must be at least 1, not {limit}")
         self.limit = limit
         self.used = 0
         self.peak = 0
@@ -35,7 +38,7 @@ class ByteBudget:
         return bool(self._waiting) or not self._fits(size)
 
     async def acquire(self, size: int) -> None:
-        """Wait for ``size`` bytes. When cancelled, none are held."""
+        """Wait for so much. When cancelled, nothing is held."""
         if not self.would_wait(size):
             self._take(size)
             return
@@ -58,9 +61,14 @@ class ByteBudget:
         self.used -= size
         self._grant()
 
+    def resize(self, limit: int) -> None:
+        """Change the limit. What is held beyond a lower one is not taken away; nothing more is given until it is back."""
+        self.limit = limit
+        self._grant()
+
     @asynccontextmanager
     async def hold(self, size: int) -> AsyncIterator[None]:
-        """Hold ``size`` bytes for the length of a block."""
+        """Hold so much for the length of a block."""
         await self.acquire(size)
         try:
             yield
@@ -80,3 +88,24 @@ class ByteBudget:
             if not turn.done():
                 self._take(size)
                 turn.set_result(None)
+
+
+class ByteBudget(Quota):
+    """Bounds how many bytes are held at once; `Meter` counts how long operations wait for them.
+
+    Args:
+        limit: in bytes, at least 1.
+    """
+
+    def __init__(self, limit: int) -> None:
+        if limit < 1:
+            raise ValueError(f"a budget needs at least one byte, not {limit}")
+        super().__init__(limit)
+
+    async def acquire(self, size: int) -> None:
+        """Wait for ``size`` bytes. When cancelled, none are held."""
+        if not self.would_wait(size):
+            self._take(size)
+            return
+        with current_meter().blocked():
+            await super().acquire(size)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsaver.aio.budget import ByteBudget
 from asyncsaver.aio.threads import Threads
-from asyncsaver.catalog.root import Root
+from asyncsaver.aio.window import RequestWindow
+from asyncsaver.catalog.root import OnStats, Root
 from asyncsaver.model.checkpoint import Progress
 from asyncsaver.model.config import DEFAULT_MEMORY_BUDGET
 from asyncsaver.model.leaves import Adapters
 from asyncsaver.model.names import Naming
 from asyncsaver.store.contract import Store
+from asyncsaver.store.paced import PacedStore
 from asyncsaver.store.registry import open_store
 from asyncsaver.store.retry import DEFAULT_RETRY_TIMEOUT, Retries, RetryingStore
 
@@ -35,6 +37,7 @@ def open_root(
     retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
     clock: Callable[[], float] | None = None,
     progress: Callable[[Progress], None] | None = None,
+    on_stats: OnStats | None = None,
 ) -> Root:
     """Make a root. Does no I/O; to be closed with `Root.close`.
 
@@ -45,10 +48,11 @@ def open_root(
         filesystem: see `Saver`.
         engine: see `Saver`.
         memory_budget: in bytes.
-        concurrency: requests in flight; None for what the store gains from.
+        concurrency: requests in flight at most; None for what the store gains from.
         retry_timeout: see `Saver`.
         clock: seconds since the epoch; `time.time` by default.
         progress: called as work advances.
+        on_stats: called with the figures of every save and restore.
     """
     if isinstance(url, Store):
         if storage_options or filesystem is not None:
@@ -57,15 +61,17 @@ def open_root(
     else:
         store = open_store(url, storage_options=storage_options, filesystem=filesystem, engine=engine)
     retries = Retries(retry_timeout)
+    most = concurrency or store.capabilities.concurrency
     return Root(
-        store=RetryingStore(store, retries),
+        store=RetryingStore(PacedStore(store, RequestWindow(most), retries), retries),
         retries=retries,
         naming=naming,
         threads=Threads("asyncsaver", min(8, (os.cpu_count() or 2) + 2)),
         budget=ByteBudget(memory_budget),
-        concurrency=concurrency or store.capabilities.concurrency,
+        concurrency=most,
         clock=clock or time.time,
         random_bits=secrets.randbits,
         adapters=Adapters.discover(),
         progress=progress,
+        on_stats=on_stats,
     )

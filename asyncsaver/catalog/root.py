@@ -14,14 +14,18 @@ from asyncsaver.aio.threads import Threads
 from asyncsaver.catalog.reader import CatalogReader
 from asyncsaver.catalog.state import update_state
 from asyncsaver.model.catalog import Catalog
-from asyncsaver.model.checkpoint import Progress
+from asyncsaver.model.checkpoint import Checkpoint, Progress
 from asyncsaver.model.leaves import Adapters
 from asyncsaver.model.names import Naming
 from asyncsaver.model.statefile import StateFile
+from asyncsaver.model.stats import RestoreStats, SaveStats
 from asyncsaver.store.contract import Store
 from asyncsaver.store.retry import Retries
 
 log = logging.getLogger("asyncsaver")
+
+OnStats = Callable[[Checkpoint, SaveStats | RestoreStats], None]
+"""What `Saver` takes as ``on_stats``."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -38,6 +42,7 @@ class Root:
         random_bits: n → n random bits, for save ids.
         adapters: which leaves are arrays.
         progress: called on the loop as work advances.
+        on_stats: called on the loop with the figures of every save and restore.
         retries: for what the store cannot send again by itself.
         in_use: names of checkpoints that are being read, with how many readers.
         own_saves: save id → checkpoint's name of attempts in flight here, which a sweep leaves alone.
@@ -53,6 +58,7 @@ class Root:
     random_bits: Callable[[int], int]
     adapters: Adapters
     progress: Callable[[Progress], None] | None = None
+    on_stats: OnStats | None = None
     retries: Retries = field(default_factory=Retries)
     in_use: Counter[str] = field(default_factory=Counter)
     own_saves: dict[str, str] = field(default_factory=dict)
@@ -86,6 +92,15 @@ class Root:
                 self.progress(progress)
             except Exception:
                 log.exception("the progress callback failed")
+
+    def tell(self, checkpoint: Checkpoint, stats: SaveStats | RestoreStats) -> None:
+        """Give the figures of a save or a restore that has ended well to the log, and to the callback, if there is one."""
+        log.info("%s: %s %s", checkpoint.url, "saved" if isinstance(stats, SaveStats) else "restored", stats)
+        if self.on_stats is not None:
+            try:
+                self.on_stats(checkpoint, stats)
+            except Exception:
+                log.exception("the on_stats callback failed")
 
     async def update_state(self, change: Callable[[StateFile], StateFile]) -> StateFile:
         """Change the state file; see `catalog.state.update_state`."""

@@ -11,35 +11,7 @@ from typing import Any, Literal
 from asyncsaver.model.manifest import Manifest
 from asyncsaver.model.nodes import is_text
 from asyncsaver.model.statefile import Entry
-
-
-@dataclass(frozen=True, slots=True)
-class SaveStats:
-    """What a save did.
-
-    Attributes:
-        bytes_written: shards, part, index and manifest together.
-        files: shards written.
-        tensors: tensors written.
-        seconds_staging: flattening the state and, in a background save, copying it.
-        seconds_waiting: for memory, or for an earlier save of the same checkpoint.
-        seconds_writing: shards and part.
-        seconds_committing: merge, manifest, and waiting for earlier saves to commit.
-        peak_memory_bytes: the most that this saver's memory budget held at once, so far.
-        state_file_error: why the state file could not be written after the commit, or None.
-        prune_error: why pruning after the commit failed, or None.
-    """
-
-    bytes_written: int
-    files: int
-    tensors: int
-    seconds_staging: float
-    seconds_waiting: float
-    seconds_writing: float
-    seconds_committing: float
-    peak_memory_bytes: int
-    state_file_error: str | None = None
-    prune_error: str | None = None
+from asyncsaver.model.stats import SaveStats
 
 
 @dataclass(frozen=True, slots=True)

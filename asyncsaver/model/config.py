@@ -66,6 +66,7 @@ def check_config(
     read_only: bool,
     progress: object,
     clock: object,
+    on_stats: object = None,
     **only: Any,
 ) -> SaverConfig:
     """Check the arguments of `Saver`, which describes them.
@@ -87,7 +88,7 @@ def check_config(
     ):
         if not isinstance(flag, bool):
             raise TypeError(f"{argument} must be True or False, not {flag!r}")
-    for argument, function in (("progress", progress), ("clock", clock)):
+    for argument, function in (("progress", progress), ("on_stats", on_stats), ("clock", clock)):
         if function is not None and not callable(function):
             raise TypeError(f"{argument} must be a function, not {type(function).__name__}")
     if retention is not None and not isinstance(retention, RetentionPolicy):

@@ -108,8 +108,8 @@ class Attempt:
         self.pinned = self.request.pin or found.folder.pinned
         self.preserved = found.folder.preserved
 
-    async def write(self) -> ShardWriter:
-        """Write shards and the part; returns the writer for its figures."""
+    async def write(self) -> None:
+        """Write shards and the part."""
         shard_bytes = largest_shard(self.shard_bytes, self.root.store)
         shards = ShardWriter(
             self.root, self.request.name, self.request.step, self.save_id, shard_bytes, self.request.report
@@ -118,7 +118,6 @@ class Attempt:
         data = await self.root.threads.run(native.encode, part)
         await self.root.store.put(part_path(self.request.name, self.save_id, part.rank), data)
         self.bytes_written += sum(file.size for file in part.files) + len(data)
-        return shards
 
     async def merge(self, sequence: int) -> Manifest:
         """Read the parts back by name, merge them, and check that every shard stands on the store as it was written.

@@ -10,13 +10,15 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from asyncsaver.aio.meter import current_meter
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import StoreError, UnsupportedStoreError
 from asyncsaver.model.catalog import Catalog
-from asyncsaver.model.checkpoint import Checkpoint, Progress, SaveStats, checkpoint_of
+from asyncsaver.model.checkpoint import Checkpoint, Progress, checkpoint_of
 from asyncsaver.model.manifest import Json
 from asyncsaver.model.retention import RetentionPolicy
 from asyncsaver.model.statefile import StateFile, entry_of
+from asyncsaver.model.stats import SaveStats
 from asyncsaver.prune.prune import prune_entries
 from asyncsaver.save.attempt import Attempt, Request
 from asyncsaver.save.commit import Committed
@@ -129,6 +131,7 @@ class SaveLine:
         loop = asyncio.get_running_loop()
         started = loop.time()
         await ticket.wait_for_same_name()
+        begun = loop.time()
         await self._check_store()
         attempt = Attempt(
             root=self.root,
@@ -143,9 +146,10 @@ class SaveLine:
         try:
             await attempt.begin()
             write_began = loop.time()
-            writer = await attempt.write()
+            await attempt.write()
             write_ended = loop.time()
             await ticket.wait_for_turn()
+            turn_came = loop.time()
             manifest = await attempt.merge(await self._next_sequence())
             committed = await attempt.commit(manifest)
         except BaseException:
@@ -159,20 +163,27 @@ class SaveLine:
         state_error, prune_error = await self._after_commit(
             committed, pinned=attempt.pinned, preserved=attempt.preserved
         )
+        meter = current_meter()
         stats = SaveStats(
             bytes_written=attempt.bytes_written,
             files=len(manifest.files),
             tensors=len(manifest.tensors),
             seconds_staging=seconds_staging,
-            seconds_waiting=write_began - started + writer.waited,
+            seconds_waiting=begun - started + turn_came - write_ended,
             seconds_writing=write_ended - write_began,
-            seconds_committing=commit_ended - write_ended,
+            seconds_committing=write_began - begun + commit_ended - turn_came,
+            seconds_pruning=loop.time() - commit_ended,
+            seconds_blocked=meter.seconds_blocked,
             peak_memory_bytes=self.root.budget.peak,
+            requests=dict(meter.requests),
+            retries=meter.retries,
             state_file_error=None if state_error is None else str(state_error),
             prune_error=prune_error,
         )
         request.report(Progress("committed", request.step, staged.nbytes, staged.nbytes))
-        return checkpoint_of(committed.manifest, self.root.store.url, pinned=attempt.pinned, stats=stats)
+        checkpoint = checkpoint_of(committed.manifest, self.root.store.url, pinned=attempt.pinned, stats=stats)
+        self.root.tell(checkpoint, stats)
+        return checkpoint
 
     async def repair_state(self) -> None:
         """Write the state file anew from what the root holds, after a save could not.

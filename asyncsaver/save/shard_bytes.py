@@ -4,30 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import xxhash
 
-_PIECE = 1 << 20  # bytes converted at once where an array is not already laid out as it is stored
+_PIECE = 1 << 20  # bytes converted, or put together from small tensors, at once
+_SMALL = 64 << 10  # up to here a copy costs less than what it takes to pass a tensor on by itself
 _REGISTERED = 2  # what numpy.dtype.isbuiltin says of dtypes that another package has registered
 
 Bytes = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """A tensor in file order: its size in bytes and how to get at it (which may block, copying from a device)."""
+class Sources:
+    """The tensors of a shard in file order.
 
-    nbytes: int
-    array: Callable[[], npt.NDArray[np.generic]]
+    Attributes:
+        sizes: of each, in bytes.
+        array: gets at the one at a position (and may block, copying from a device).
+    """
+
+    sizes: Sequence[int]
+    array: Callable[[int], npt.NDArray[np.generic]]
 
 
 class ShardBytes:
     """Yields a shard in parts, in order, without ever holding it whole.
 
-    A part that lies within one contiguous array is a view of the caller's memory; others are put together in new memory.
+    A part that lies within one large contiguous array is a view of the caller's memory; others are put together in new memory.
 
     Args:
         header: the shard's first bytes.
@@ -38,14 +45,15 @@ class ShardBytes:
         hashes: of each tensor that has passed: xxh3_128, 32 hex digits.
     """
 
-    def __init__(self, header: bytes, sources: Sequence[Source]) -> None:
-        self.size = len(header) + sum(source.nbytes for source in sources)
+    def __init__(self, header: bytes, sources: Sources) -> None:
+        self.size = len(header) + sum(sources.sizes)
         self.hashes: list[str] = []
         self._taken = 0
         self._crc = 0
-        self._digest = xxhash.xxh3_128()
         self._rest: Bytes = np.frombuffer(header, np.uint8)
-        self._pieces = self._advance(sources)
+        self._room = 0  # what is left of the part that is being taken
+        self._sources = sources
+        self._pieces = self._advance()
 
     @property
     def crc32c(self) -> str:
@@ -54,41 +62,73 @@ class ShardBytes:
 
     def take(self, size: int) -> memoryview:
         """The next ``size`` bytes; fewer at the end, none after it."""
-        size = min(size, self.size - self._taken)
-        self._taken += size
+        self._room = min(size, self.size - self._taken)
+        self._taken += self._room
         taken: list[Bytes] = []
-        while size:
+        while self._room:
             if not self._rest.size:
-                next(self._pieces)
+                self._rest = next(self._pieces)
                 continue
-            head, self._rest = self._rest[:size], self._rest[size:]
+            head, self._rest = self._rest[: self._room], self._rest[self._room :]
             taken.append(self._count(head))
-            size -= head.size
+            self._room -= head.size
         if self._taken == self.size:
             for _ in self._pieces:  # what is left are hashes to finish, and tensors without bytes
                 pass
         return (taken[0] if len(taken) == 1 else np.concatenate([self._rest[:0], *taken])).data
 
-    def _advance(self, sources: Sequence[Source]) -> Iterator[None]:
-        for source in sources:
-            self._digest = xxhash.xxh3_128()
-            planned = source.nbytes
-            for piece in stored_bytes(source.array()):
-                planned -= piece.size
-                self._rest = piece
-                yield
-            if planned:
-                raise RuntimeError(
-                    f"a tensor of {source.nbytes} bytes had {source.nbytes - planned} when it was written"
-                )
-            self.hashes.append(self._digest.hexdigest())
+    def _advance(self) -> Iterator[Bytes]:
+        count = len(self._sources.sizes)
+        while len(self.hashes) < count:
+            packed = self._pack()
+            if packed.size:
+                yield packed
+            if len(self.hashes) < count:
+                yield from self._pass_on()
+
+    def _pack(self) -> Bytes:
+        """Put together the small tensors that come next and fit into the part, and hash them."""
+        room = min(self._room, _PIECE)
+        arrays: list[Any] = []  # arrays and bytes: to `bytes.join` both are memory
+        first = position = len(self.hashes)
+        sizes = self._sources.sizes
+        while position < len(sizes) and sizes[position] <= min(room, _SMALL):
+            array = self._array(position)
+            arrays.append(array if _as_stored(array) else b"".join(piece.data for piece in stored_bytes(array)))
+            room -= sizes[position]
+            position += 1
+        packed = b"".join(arrays)
+        # The copy is hashed, not the arrays: it is what will be written.
+        memory = memoryview(packed)
+        start = 0
+        for size in sizes[first:position]:
+            self.hashes.append(xxhash.xxh3_128_hexdigest(memory[start : start + size]))
+            start += size
+        return np.frombuffer(packed, np.uint8)
+
+    def _pass_on(self) -> Iterator[Bytes]:
+        """Yield the bytes of the tensor that comes next by and by, and hash them."""
+        digest = xxhash.xxh3_128()
+        for piece in stored_bytes(self._array(len(self.hashes))):
+            rest = piece
+            while rest.size:
+                head, rest = rest[: self._room], rest[self._room :]
+                digest.update(head.data)
+                yield head
+        self.hashes.append(digest.hexdigest())
+
+    def _array(self, position: int) -> npt.NDArray[np.generic]:
+        array = self._sources.array(position)
+        planned = self._sources.sizes[position]
+        if array.nbytes != planned:
+            raise RuntimeError(f"a tensor of {planned} bytes had {array.nbytes} when it was written")
+        return array
 
     def _count(self, piece: Bytes) -> Bytes:
         # google_crc32c takes read-only buffers that need no release: a read-only NumPy view is one, a memoryview is not.
         view = piece.view()
         view.flags.writeable = False
         self._crc = google_crc32c.extend(self._crc, view)
-        self._digest.update(view.data)
         return view
 
 
@@ -96,7 +136,7 @@ def stored_bytes(array: npt.NDArray[np.generic]) -> Iterator[Bytes]:
     """The bytes of an array as they are stored: C order, little-endian; views where it already is so, else copies."""
     if array.size == 0 or array.dtype.itemsize == 0:
         return
-    if array.flags.c_contiguous and _little(array.dtype):
+    if _as_stored(array):
         yield array.reshape(-1).view(np.uint8)
         return
     # NumPy's buffered iterator knows its own dtypes; those of ml_dtypes have one byte order, and pass as opaque bytes.
@@ -115,5 +155,5 @@ def stored_bytes(array: npt.NDArray[np.generic]) -> Iterator[Bytes]:
             yield np.array(piece, copy=True).reshape(-1).view(np.uint8)
 
 
-def _little(dtype: np.dtype[np.generic]) -> bool:
-    return dtype.newbyteorder("<") == dtype
+def _as_stored(array: npt.NDArray[np.generic]) -> bool:
+    return array.flags.c_contiguous and array.dtype.newbyteorder("<") == array.dtype

@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 from asyncsaver.aio.tasks import run_all
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import StoreError
 from asyncsaver.formats.safetensors import encode_header
 from asyncsaver.model.checkpoint import Progress
-from asyncsaver.model.dtypes import Array, dtype_name, storage_dtype
+from asyncsaver.model.dtypes import Array
 from asyncsaver.model.flatten import TensorLeaf
-from asyncsaver.model.manifest import Chunk, FileEntry, Part, TensorEntry
+from asyncsaver.model.manifest import FileEntry, Part, TensorEntry
 from asyncsaver.model.names import save_folder, shard_filename
 from asyncsaver.model.shards import ShardPlan, plan_shards
-from asyncsaver.save.shard_bytes import ShardBytes, Source
+from asyncsaver.model.written import header_rows, written_entries
+from asyncsaver.save.shard_bytes import ShardBytes, Sources
 from asyncsaver.save.stage import Staged
 from asyncsaver.store.contract import Part as PartOfObject
 
@@ -34,7 +34,6 @@ class ShardWriter:
         save_id: of the attempt.
         shard_bytes: how large a shard may grow before the next one is begun.
         report: told as bytes land.
-        waited: seconds spent waiting for memory, over all shards.
         written: bytes that have reached the store, those of attempts that failed later included.
     """
 
@@ -44,12 +43,12 @@ class ShardWriter:
     save_id: str
     shard_bytes: int
     report: Callable[[Progress], None]
-    waited: float = 0.0
     written: int = 0
     _total: int = 0
     _window: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
+        # How much is prepared at once; how much of that is in flight is up to the store's own window.
         self._window = asyncio.Semaphore(self.root.concurrency)
 
     async def write(self, staged: Staged) -> Part:
@@ -70,49 +69,37 @@ class ShardWriter:
                 return await self._shard(number, len(plans), plan, tensors)
 
         shards = await run_all(one(number, plan) for number, plan in enumerate(plans, 1))
-        entries = {name: entry for _, shard in shards for name, entry in shard.items()}
-        return Part(
-            save_id=self.save_id,
-            rank=0,
-            world_size=1,
-            files=[file for file, _ in shards],
-            tensors={tensor.name: entries[tensor.name] for tensor in tensors},
-        )
+
+        def part() -> Part:
+            entries = {name: entry for _, shard in shards for name, entry in shard.items()}
+            return Part(
+                save_id=self.save_id,
+                rank=0,
+                world_size=1,
+                files=[file for file, _ in shards],
+                tensors={tensor.name: entries[tensor.name] for tensor in tensors},
+            )
+
+        return await self.root.threads.run(part)
 
     async def _shard(
         self, number: int, count: int, plan: ShardPlan, tensors: Sequence[TensorLeaf]
     ) -> tuple[FileEntry, dict[str, TensorEntry]]:
         path = save_folder(self.name, self.save_id) + shard_filename(number, count)
-        placed = [(tensors[item.index], item) for item in plan.tensors]
 
-        def header_bytes() -> bytes:
-            return encode_header(
-                (tensor.name, *_storage_shape(tensor), item.start, item.stop) for tensor, item in placed
-            )
+        def lay_out() -> tuple[bytes, list[int]]:
+            return encode_header(header_rows(plan, tensors)), [item.stop - item.start for item in plan.tensors]
 
-        header = await self.root.threads.run(header_bytes)
-        sources = [Source(tensor.nbytes, partial(self._array, tensor)) for tensor, _ in placed]
+        def array(position: int) -> Array:
+            return self._array(tensors[plan.tensors[position].index])
+
+        header, sizes = await self.root.threads.run(lay_out)
+        sources = Sources(sizes, array)
         content = await self._put_with_retries(path, header, sources)
-        entries = {
-            tensor.name: TensorEntry(
-                dtype_name(tensor.dtype),
-                tensor.shape,
-                [
-                    Chunk(
-                        (0,) * len(tensor.shape),
-                        tensor.shape,
-                        number - 1,
-                        len(header) + item.start,
-                        len(header) + item.stop,
-                        digest,
-                    )
-                ],
-            )
-            for (tensor, item), digest in zip(placed, content.hashes, strict=True)
-        }
+        entries = await self.root.threads.run(written_entries, plan, tensors, number - 1, len(header), content.hashes)
         return FileEntry(path, content.size, content.crc32c), entries
 
-    async def _put_with_retries(self, path: str, header: bytes, sources: Sequence[Source]) -> ShardBytes:
+    async def _put_with_retries(self, path: str, header: bytes, sources: Sources) -> ShardBytes:
         """Upload a shard; a store can send a small one again by itself, but for a large one the parts have to be made again."""
         tries = self.root.retries.begin(f"put {path}")
         while True:
@@ -165,15 +152,12 @@ class ShardWriter:
             self.root.budget.release(size)
 
     async def _wait_for(self, size: int) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
         await self._window.acquire()
         try:
             await self.root.budget.acquire(size)
         except BaseException:
             self._window.release()
             raise
-        self.waited += loop.time() - began
 
     def _landed(self, size: int) -> None:
         self.written += size
@@ -185,8 +169,3 @@ class ShardWriter:
         if adapter is None:
             raise RuntimeError(f"{tensor.name}: the adapter for {tensor.kind!r} that described it is gone")
         return adapter.to_numpy(tensor.value)
-
-
-def _storage_shape(tensor: TensorLeaf) -> tuple[str, tuple[int, ...]]:
-    code, width = storage_dtype(tensor.dtype)
-    return code, (*tensor.shape, width) if width else tensor.shape

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
+from asyncsaver.aio.meter import current_meter
 from asyncsaver.errors import StoreError, StoreTimeoutError
 from asyncsaver.store.contract import Blob, Buffer, Listing, ObjectInfo, Part, PutMode, Store
 
 T = TypeVar("T")
+
+PATIENCE = 5
+"""For how many times the timeout a request is sent again in all, as long as the store answers others."""
 
 DEFAULT_RETRY_TIMEOUT = 60.0
 _QUIET_TRIES = 5
@@ -34,20 +39,32 @@ def full_jitter(attempt: int, *, rng: random.Random, base: float = 0.1, cap: flo
     return rng.uniform(0, min(cap, base * 2 ** min(attempt - 1, 30)))
 
 
+@dataclass(slots=True)
+class Answers:
+    """When the store last answered a request, by the clock of the retries; shared by all who send to it."""
+
+    latest: float = -math.inf
+
+
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """For how long a request that fails is sent again. All its tries share one deadline.
+    """For how long a request that fails is sent again. All requests to a store share one deadline.
+
+    A request is given up when it has failed for as long as the timeout and the store has answered nothing else in that time
+    either. While others are answered the store is alive, though it may be crowded, and the request is sent again; but not
+    for ever, since it may be one that the store will never serve.
 
     The time counts from the first failure, so a large object on a slow line gets a second try as well. It is not divided
     among tries, and a try that is under way at the deadline is not cut off: stores end requests that do not move.
 
     Args:
-        timeout: seconds in which to try again; 0 to send everything once.
+        timeout: seconds without any answer, after which to give up; 0 to send everything once.
         base: the longest first pause, in seconds; it doubles with each try.
         cap: the longest pause of all, in seconds.
         sleep: how to pause.
         clock: seconds, monotonic; the event loop's by default.
         rng: where the jitter comes from; one of its own by default, so that many ranks do not retry in step.
+        answers: what the store has answered.
     """
 
     timeout: float = DEFAULT_RETRY_TIMEOUT
@@ -56,10 +73,19 @@ class Retries:
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep
     clock: Callable[[], float] | None = None
     rng: random.Random = field(default_factory=random.Random)
+    answers: Answers = field(default_factory=Answers)
 
     def __post_init__(self) -> None:
         if not self.timeout >= 0:
             raise ValueError(f"a retry timeout must be 0 or more seconds, not {self.timeout}")
+
+    def now(self) -> float:
+        """The time by the clock."""
+        return asyncio.get_running_loop().time() if self.clock is None else self.clock()
+
+    def answered(self) -> None:
+        """Learn that the store is alive: it has carried a request out, or refused it for good."""
+        self.answers.latest = self.now()
 
     async def run(self, what: str, call: Callable[[], Awaitable[T]]) -> T:
         """Call until it succeeds, fails for good, or the time is up; then the last error is raised.
@@ -93,7 +119,7 @@ class Tries:
         self._retries = retries
         self._what = what
         self._failures = 0
-        self._deadline = 0.0
+        self._first_failure = 0.0
 
     async def another(self, error: StoreError) -> bool:
         """Whether the request is to be sent again after this error; pauses before it says so.
@@ -104,23 +130,25 @@ class Tries:
         if not worth_another_try(error):
             return False
         retries = self._retries
-        now = asyncio.get_running_loop().time() if retries.clock is None else retries.clock()
+        now = retries.now()
         self._failures += 1
         if self._failures == 1:
-            self._deadline = now + retries.timeout
-        left = self._deadline - now
+            self._first_failure = now
+        alive = max(self._first_failure, retries.answers.latest)
+        left = min(alive, self._first_failure + (PATIENCE - 1) * retries.timeout) + retries.timeout - now
         if left <= 0:
             return False
         pause = min(left, full_jitter(self._failures, rng=retries.rng, base=retries.base, cap=retries.cap))
         _logger.log(
             logging.INFO if self._failures < _QUIET_TRIES else logging.WARNING,
-            "%s failed (try %d), again in %.2f s, for %.0f s at most: %s",
+            "%s failed (try %d), again in %.2f s; %.0f s left unless the store answers: %s",
             self._what,
             self._failures,
             pause,
             left,
             error,
         )
+        current_meter().retries += 1
         await retries.sleep(pause)
         return True
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from asyncsaver.aio.budget import ByteBudget
+from asyncsaver.aio.budget import ByteBudget, Quota
 
 
 async def turns(count: int = 5) -> None:
@@ -149,3 +149,24 @@ def test_whatever_is_cancelled_whenever_nothing_is_lost(limit: int, items: list[
             assert result is None or (cancelled and isinstance(result, asyncio.CancelledError))
 
     asyncio.run(main())
+
+
+async def test_a_lower_limit_takes_nothing_away_and_a_higher_one_lets_those_in_who_wait() -> None:
+    quota = Quota(4)
+    await quota.acquire(4)
+    quota.resize(2)
+    waiting = [asyncio.create_task(quota.acquire(1)) for _ in range(3)]
+    quota.release(2)
+    await turns()
+    assert [task.done() for task in waiting] == [False] * 3
+    quota.resize(4)
+    await turns()
+    assert [task.done() for task in waiting] == [True, True, False]
+    quota.release(1)
+    await asyncio.gather(*waiting)
+    assert quota.used == 4
+
+
+def test_a_quota_needs_room() -> None:
+    with pytest.raises(ValueError, match="at least 1, not 0"):
+        Quota(0)

@@ -57,6 +57,7 @@ from .place import Place
         ("single_writer", "yes", TypeError),
         ("read_only", 1, TypeError),
         ("progress", 5, TypeError),
+        ("on_stats", 5, TypeError),
         ("clock", 12.5, TypeError),
     ],
 )

@@ -118,7 +118,7 @@ async def test_a_dry_sweep_writes_nothing(memory: Place, held_back: HeldBack) ->
         async with held_back(saver) as reached:
             save = asyncio.create_task(saver.save(state_of(1), step=1))
             await reached.wait()
-            inner = other._root.store._store  # type: ignore[attr-defined]
+            inner = other._root.store._store._store  # type: ignore[attr-defined]
             versions = inner._bucket.versions
             before = next(versions)
             assert [item.name for item in (await other.sweep(0, dry_run=True)).leftovers] == ["ckpt-00000001"]

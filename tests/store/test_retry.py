@@ -252,3 +252,50 @@ async def test_deleting_that_fails_as_a_whole_and_in_part_shares_one_deadline(ur
 def test_a_time_that_makes_no_sense(timeout: float) -> None:
     with pytest.raises(ValueError, match="0 or more"):
         Retries(timeout)
+
+
+class OthersAnswered(Pauses):
+    """While the caller pauses, the store answers others, until a given time."""
+
+    def __init__(self, until: float) -> None:
+        super().__init__()
+        self._until = 1000.0 + until
+        self.shared: Retries | None = None
+
+    async def __call__(self, seconds: float) -> None:
+        await super().__call__(seconds)
+        if self.shared is not None and self.now <= self._until:
+            self.shared.answered()
+
+
+@pytest.mark.parametrize(("until", "gives_up_at"), [(0, 10), (7, 17), (25, 35), (39, 49), (41, 50), (1e9, 50)])
+async def test_while_the_store_answers_others_a_request_is_sent_again_but_not_for_ever(
+    url: str, until: float, gives_up_at: float
+) -> None:
+    pauses = OthersAnswered(until)
+    pauses.shared = pauses.retries(10.0, base=1.0, cap=1.0, rng=Longest())
+    inner = FailingStore(url, [busy() for _ in range(200)])
+    with pytest.raises(StoreError, match="503"):
+        await RetryingStore(inner, pauses.shared).get("object.bin")
+    assert sum(pauses.seconds) == gives_up_at
+    assert len(inner.calls) == gives_up_at + 1
+
+
+async def test_an_answer_from_before_the_first_failure_gives_no_more_time(url: str) -> None:
+    pauses = Pauses()
+    retries = pauses.retries(10.0, base=1.0, cap=1.0, rng=Longest())
+    retries.answered()
+    pauses.now += 100
+    with pytest.raises(StoreError, match="503"):
+        await RetryingStore(FailingStore(url, [busy() for _ in range(50)]), retries).get("object.bin")
+    assert sum(pauses.seconds) == 10
+
+
+async def test_without_time_everything_is_sent_once_even_while_others_are_answered(url: str) -> None:
+    pauses = OthersAnswered(1e9)
+    pauses.shared = pauses.retries(0)
+    pauses.shared.answered()
+    inner = FailingStore(url, [busy()])
+    with pytest.raises(StoreError, match="503"):
+        await RetryingStore(inner, pauses.shared).get("object.bin")
+    assert inner.calls == ["get"]
