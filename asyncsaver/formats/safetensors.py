@@ -14,6 +14,12 @@ import msgspec
 _ALIGNMENT = 64
 
 
+class _Tensor(msgspec.Struct, frozen=True, gc=False):
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+
 def encode_header(tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]]) -> bytes:
     """The first bytes of a shard, up to where the data begin (at a multiple of 64).
 
@@ -23,7 +29,7 @@ def encode_header(tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]])
     # transformers refuses files whose metadata name no framework it knows.
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     for name, code, shape, start, stop in tensors:
-        header[name] = {"dtype": code, "shape": shape, "data_offsets": (start, stop)}
+        header[name] = _Tensor(code, shape, (start, stop))
     text = msgspec.json.encode(header)
     padded = text.ljust(-(-(len(text) + 8) // _ALIGNMENT) * _ALIGNMENT - 8)
     return struct.pack("<Q", len(padded)) + padded

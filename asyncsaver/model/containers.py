@@ -83,7 +83,7 @@ def child_name(parent: str | None, key: object) -> str:
         key: a dict key, a position, or the name of a field.
 
     Raises:
-        UnsupportedLeafError: the key is neither a string nor an integer.
+        UnsupportedLeafError: the key is neither a string nor an integer that can be written out.
     """
     if type(key) is str:
         if not is_text(key):
@@ -92,7 +92,12 @@ def child_name(parent: str | None, key: object) -> str:
         raise UnsupportedLeafError(
             f"{parent or 'state'}: the key {key!r} of type {type(key).__name__} cannot be saved: use str or int keys"
         )
-    return str(key) if parent is None else f"{parent}.{key}"
+    try:
+        return str(key) if parent is None else f"{parent}.{key}"
+    except ValueError as exc:
+        raise UnsupportedLeafError(
+            f"{parent or 'state'}: the key is a number that is too long to be written out: use a string"
+        ) from exc
 
 
 class OpenContainers:

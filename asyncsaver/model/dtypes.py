@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -53,6 +54,11 @@ _SIZED = re.compile(r"<[Mm]8(\[[0-9]*[A-Za-z]+\])?|<U[0-9]+|\|[SV][0-9]+")
 _STAND_INS = {"b": "float16", "f": "float16", "c": "complex64", "i": "int8", "u": "uint8"}
 
 
+# A state of a million tensors asks for the same few dtypes again and again, and NumPy works out a dtype's name in Python.
+_remembered = lru_cache(maxsize=256)
+
+
+@_remembered
 def dtype_name(dtype: DType) -> str:
     """The name of a dtype in a manifest; byte order does not matter.
 
@@ -83,6 +89,7 @@ def dtype_name(dtype: DType) -> str:
     raise UnsupportedLeafError(f"dtype {dtype!r} cannot be saved: convert it to a NumPy or ml_dtypes dtype")
 
 
+@_remembered
 def dtype_from_name(name: str) -> DType:
     """The dtype that `dtype_name` called so, little-endian.
 
@@ -108,6 +115,7 @@ def storage_order(dtype: DType) -> DType:
     return dtype.newbyteorder("<")
 
 
+@_remembered
 def storage_dtype(dtype: DType) -> tuple[str, int]:
     """How safetensors holds a dtype: the code, and the length in bytes of one more axis at the end (0: no such axis).
 

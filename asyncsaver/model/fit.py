@@ -106,7 +106,7 @@ def _category(value: object) -> str | None:
         return {"b": "bool", "U": "str", "S": "bytes"}.get(value.dtype.kind, value.dtype.kind)
     if isinstance(value, bool):
         return "bool"
-    if isinstance(value, int | float):
+    if isinstance(value, (int, float)):
         return "number"
     if isinstance(value, str):
         return "str"

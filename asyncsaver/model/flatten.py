@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from asyncsaver.errors import InvalidStateError, UnsupportedLeafError
@@ -33,8 +34,7 @@ _Path = tuple[Any, Any] | None
 """The path of a leaf: that of its container, and its key there. Linked, so that a leaf costs one small tuple."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorLeaf:
+class TensorLeaf(msgspec.Struct, frozen=True, gc=False):
     """One array of a state.
 
     Attributes:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol, cast
 
+import msgspec
 import numpy as np
 
 from asyncsaver.errors import UnsupportedLeafError
@@ -22,9 +23,12 @@ from asyncsaver.model.dtypes import Array, DType
 ENTRY_POINT_GROUP = "asyncsaver.leaves"
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """What a tensor is, without its data: dtype and shape."""
+class TensorSpec(msgspec.Struct, frozen=True, gc=False):
+    """What a tensor is, without its data: dtype and shape.
+
+    A struct, like everything there is one of for each tensor: making a frozen dataclass takes ten times as long, and the
+    garbage collector looks at each again and again.
+    """
 
     dtype: DType
     shape: tuple[int, ...]
@@ -175,6 +179,7 @@ class Adapters:
 
     def __init__(self, *adapters: LeafAdapter, extensions: Sequence[EntryPoint] = ()) -> None:
         self._adapters: tuple[LeafAdapter, ...] = adapters or (NumpyAdapter(),)
+        self._by_kind: Mapping[str, LeafAdapter] = {adapter.kind: adapter for adapter in reversed(self._adapters)}
         self._pending: Mapping[str, EntryPoint] = {entry.name: entry for entry in extensions}
 
     @classmethod
@@ -202,7 +207,7 @@ class Adapters:
                 self._load(kind)
             except ImportError:
                 return None
-        return next((adapter for adapter in self._adapters if adapter.kind == kind), None)
+        return self._by_kind.get(kind)
 
     def check_object(self, obj: object, state: object) -> Differences | None:
         """What the first adapter that knows the object says; see `LeafAdapter.check_object`."""
@@ -216,6 +221,7 @@ class Adapters:
         adapter = cast("LeafAdapter", self._pending[name].load())
         # Replaced rather than changed: another thread may be iterating over either.
         self._adapters = (*(known for known in self._adapters if known.kind != adapter.kind), adapter)
+        self._by_kind = {**self._by_kind, adapter.kind: adapter}
         self._pending = {other: entry for other, entry in self._pending.items() if other != name}
 
 

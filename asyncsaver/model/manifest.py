@@ -16,7 +16,7 @@ Json = Any
 """A JSON value as `msgspec` decodes it: None, bool, int, float, str, list or dict with str keys."""
 
 
-class FileEntry(msgspec.Struct, frozen=True):
+class FileEntry(msgspec.Struct, frozen=True, gc=False):
     """One file of a checkpoint.
 
     Attributes:
@@ -30,7 +30,7 @@ class FileEntry(msgspec.Struct, frozen=True):
     crc32c: str
 
 
-class Chunk(msgspec.Struct, frozen=True, array_like=True):
+class Chunk(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A rectangular slice of a tensor, contiguous in one file. Written as a JSON array in this order.
 
     Attributes:
@@ -50,7 +50,7 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
     xxh3_128: str
 
 
-class TensorEntry(msgspec.Struct, frozen=True):
+class TensorEntry(msgspec.Struct, frozen=True, gc=False):
     """A tensor: its true dtype (a name that `model.dtypes` knows), its shape, and the chunks that cover it once."""
 
     dtype: str

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from asyncsaver.errors import InvalidStateError, StructureMismatchError, UnsupportedLeafError
 from asyncsaver.model.containers import OpenContainers, child_name, contents, is_stateful
 from asyncsaver.model.fit import DtypePolicy, array_problem, fit_value, is_plain
@@ -22,22 +24,19 @@ from asyncsaver.model.parse import BranchNode, ParsedTree, TensorNode, TreeNode,
 _SHOWN = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(msgspec.Struct, frozen=True, gc=False):
     """A part of the result that is known already: a plain value, or what the target holds."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Bytes:
+class Bytes(msgspec.Struct, frozen=True, gc=False):
     """A part of the result that is a long bytes value."""
 
     node: TensorNode
 
 
-@dataclass(frozen=True, slots=True)
-class Fill:
+class Fill(msgspec.Struct, frozen=True, gc=False):
     """A part of the result that is an array of the target, with new data of its own dtype and shape."""
 
     node: TensorNode
@@ -46,8 +45,7 @@ class Fill:
     spec: TensorSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Remake:
+class Remake(msgspec.Struct, frozen=True, gc=False):
     """A part of the result that is a container like one of the target's."""
 
     like: Any
@@ -118,10 +116,8 @@ class _Matching:
     _open: OpenContainers = field(default_factory=OpenContainers)
 
     def step(self, target: Any, name: str | None) -> Step:
-        if is_plain(target):
-            return self._leaf(target, name or BARE_NAME, None)
         adapter = self.adapters.find(target)
-        if adapter is not None:
+        if adapter is not None or is_plain(target):
             return self._leaf(target, name or BARE_NAME, adapter)
         stateful = is_stateful(target)
         found = None if stateful else contents(target)

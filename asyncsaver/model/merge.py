@@ -56,10 +56,10 @@ def merge_parts(
             seen.add(file.path)
             files.append(file)
         for name, entry in part.tensors.items():
-            chunks = [_moved(chunk, base) for chunk in entry.chunks]
+            chunks = [_moved(chunk, base) for chunk in entry.chunks] if base else entry.chunks
             earlier = merged.get(name)
             if earlier is None:
-                merged[name] = TensorEntry(entry.dtype, entry.shape, chunks)
+                merged[name] = TensorEntry(entry.dtype, entry.shape, [*chunks])
             elif (earlier.dtype, earlier.shape) != (entry.dtype, entry.shape):
                 raise ManifestError(
                     f"save {save_id}: rank {part.rank} has {name!r} as {entry.dtype}{list(entry.shape)}, "
@@ -73,8 +73,6 @@ def merge_parts(
 
 
 def _moved(chunk: Chunk, base: int) -> Chunk:
-    if base == 0:
-        return chunk
     return Chunk(chunk.offset, chunk.shape, chunk.file + base, chunk.start, chunk.stop, chunk.xxh3_128)
 
 
@@ -84,8 +82,10 @@ def check_coverage(name: str, entry: TensorEntry) -> None:
     Linear in the number of chunks, however they split the tensor.
     """
     shape = entry.shape
-    if len(entry.chunks) == 1 and entry.chunks[0].shape == shape and entry.chunks[0].offset == (0,) * len(shape):
-        return
+    if len(entry.chunks) == 1:
+        [chunk] = entry.chunks
+        if chunk.shape == shape and len(chunk.offset) == len(shape) and not any(chunk.offset):
+            return
     covered = 0
     for chunk in entry.chunks:
         inside = len(chunk.offset) == len(chunk.shape) == len(shape) and all(

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from asyncsaver.errors import ManifestError
 from asyncsaver.model.flatten import BARE_NAME
 from asyncsaver.model.leaves import TensorSpec
 from asyncsaver.model.nodes import MAX_DEPTH, Node, decode_value
 
 
-@dataclass(frozen=True, slots=True)
-class TensorNode:
+class TensorNode(msgspec.Struct, frozen=True, gc=False):
     """A leaf whose data is a tensor of the checkpoint.
 
     Attributes:
@@ -28,8 +29,7 @@ class TensorNode:
     spec: TensorSpec
 
 
-@dataclass(frozen=True, slots=True)
-class ValueNode:
+class ValueNode(msgspec.Struct, frozen=True, gc=False):
     """A leaf that is a plain value or a NumPy scalar."""
 
     name: str
@@ -103,6 +103,8 @@ class _Parsing:
             return self._leaf(ValueNode(name or BARE_NAME, node))
         if depth > MAX_DEPTH:
             raise _damaged(name, f"nested more than {MAX_DEPTH} deep")
+        if len(node) == 1 and type(plain := node.get("tensor")) is str:  # most nodes, and matching takes a while
+            return self._tensor(name, plain, "numpy")
         match node:
             case {"tensor": str(tensor), **rest} if _is_text(rest, "kind"):
                 return self._tensor(name, tensor, rest.get("kind", "numpy"))
@@ -143,7 +145,11 @@ class _Parsing:
         for key, node in pairs:
             if type(key) is not str and type(key) is not int:
                 raise _damaged(name, f"a key is a {type(key).__name__}")
-            children.append(self.node(node, str(key) if name is None else f"{name}.{key}", depth + 1))
+            try:
+                full_name = str(key) if name is None else f"{name}.{key}"
+            except ValueError as exc:  # Python limits how long a number it writes out
+                raise _damaged(name, "a key is a number that is too long to be named") from exc
+            children.append(self.node(node, full_name, depth + 1))
         keys = tuple(key for key, _ in pairs)
         if len(set(keys)) != len(keys):
             raise _damaged(name, "two entries have one key")

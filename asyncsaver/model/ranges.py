@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 _GAP = 64 * 1024  # reading this much for nothing is cheaper than another request
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True, gc=False):
     """A run of bytes that somebody needs.
 
     Attributes:
@@ -60,13 +61,13 @@ def plan_fetches(needs: Iterable[tuple[int, int, int]], request_bytes: int) -> l
     pieces: list[Piece] = []
     current = -1
 
+    first = end = 0  # of the request that is being put together
+
     def close() -> None:
         if pieces:
-            end = max(piece.stop for piece in pieces)
-            fetches.append(Fetch(current, pieces[0].start, end, tuple(pieces)))
+            fetches.append(Fetch(current, first, end, tuple(pieces)))
             pieces.clear()
 
-    end = 0
     for file, start, stop, need in ordered:
         if stop - start > request_bytes:
             close()
@@ -74,10 +75,10 @@ def plan_fetches(needs: Iterable[tuple[int, int, int]], request_bytes: int) -> l
                 cut_end = min(cut + request_bytes, stop)
                 fetches.append(Fetch(file, cut, cut_end, (Piece(need, cut - start, cut, cut_end),)))
             continue
-        if pieces and (file != current or start - end > _GAP or max(stop, end) - pieces[0].start > request_bytes):
+        if pieces and (file != current or start - end > _GAP or max(stop, end) - first > request_bytes):
             close()
         if not pieces:
-            current, end = file, stop
+            current, first, end = file, start, stop
         pieces.append(Piece(need, 0, start, stop))
         end = max(end, stop)
     close()

@@ -5,9 +5,12 @@ Both steps are pure: between them, somebody else reads and verifies the tensors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from asyncsaver.errors import ManifestError, StructureMismatchError, UnsupportedLeafError
 from asyncsaver.model.containers import remade
@@ -24,21 +27,26 @@ MISSING: Final = object()
 """No target: the state is restored as plain containers. (None is a state, too.)"""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorRead:
+class TensorRead(msgspec.Struct, frozen=True, gc=False):
     """One tensor to read, whole.
 
     Attributes:
         name: of the tensor in the checkpoint.
         dtype: as stored, little-endian.
         shape: as stored.
-        destination: memory of the target with this dtype (byte order aside) and this shape; None where there is none.
+        destination: memory of the target with this dtype (byte order aside) and this shape; None where there is none, or where
+            the state is to be read whole first.
     """
 
     name: str
     dtype: DType
     shape: tuple[int, ...]
     destination: Array | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def direct(self) -> bool:
@@ -56,9 +64,11 @@ class RestorePlan:
 
     Attributes:
         reads: each tensor once, in the order of the tree.
+        nbytes: of all reads.
     """
 
     reads: tuple[TensorRead, ...]
+    nbytes: int
     _build: Callable[[Mapping[str, Array]], Any]
 
     def build(self, arrays: Mapping[str, Array]) -> Any:
@@ -88,6 +98,7 @@ def plan_restore(
     dtype: object = None,
     strict: bool = True,
     reshape: bool = False,
+    held: int = 0,
 ) -> RestorePlan:
     """Plan a restore, and check all that can be checked before anything is read or touched.
 
@@ -108,6 +119,7 @@ def plan_restore(
         strict: False keeps the target's value for what the checkpoint lacks and ignores what the target lacks. Shapes
             and dtypes have to agree all the same.
         reshape: also accept another shape with as many elements, filled in C order.
+        held: a state of up to this many bytes is read whole before the target is touched: no read has a destination.
 
     Raises:
         StructureMismatchError: the target does not fit, or the selection selects nothing.
@@ -122,24 +134,26 @@ def plan_restore(
     if target is MISSING:
         return _plan_without_target(parsed, None if select is None else selected, policy)
     matched = match(parsed, target, adapters, Rules(selected, policy, strict, reshape))
-    return _plan_with_target(matched, adapters, policy)
+    return _plan_with_target(matched, adapters, policy, held)
 
 
 def _plan_without_target(tree: ParsedTree, selected: Callable[[str], bool] | None, policy: DtypePolicy) -> RestorePlan:
     wanted = [leaf for leaf in tree.leaves.values() if selected is None or selected(leaf.name)]
-    reads = tuple(_read(leaf) for leaf in wanted if isinstance(leaf, TensorNode))
+    reads = tuple([_read(leaf) for leaf in wanted if isinstance(leaf, TensorNode)])
 
     def build(arrays: Mapping[str, Array]) -> Any:
         return materialise(tree.root, lambda node: _value(node, arrays, policy, None), selected)
 
-    return RestorePlan(reads, build)
+    return RestorePlan(reads, _nbytes(reads), build)
 
 
-def _plan_with_target(matched: Match, adapters: Adapters, policy: DtypePolicy) -> RestorePlan:
-    reads = [_read(node) for load in matched.loads for node in _tensor_nodes(load.state)]
-    reads += _target_reads(matched.step)
-    planned = _without_overlaps(reads)
-    destinations = {read.name: read.destination for read in planned}
+def _plan_with_target(matched: Match, adapters: Adapters, policy: DtypePolicy, held: int) -> RestorePlan:
+    of_objects = [_read(node) for load in matched.loads for node in _tensor_nodes(load.state)]
+    reads = (*of_objects, *_target_reads(matched.step, _no_destination))
+    nbytes = _nbytes(reads)
+    if nbytes > held:
+        reads = _without_overlaps([*of_objects, *_target_reads(matched.step, _destination)])
+    destinations = {read.name: read.destination for read in reads if read.destination is not None}
 
     def build(arrays: Mapping[str, Array]) -> Any:
         def tensor(node: TensorNode) -> Any:
@@ -150,7 +164,11 @@ def _plan_with_target(matched: Match, adapters: Adapters, policy: DtypePolicy) -
             _load(load, state, [earlier.name for earlier in matched.loads[:index]])
         return _assemble(matched.step, arrays, destinations)
 
-    return RestorePlan(planned, build)
+    return RestorePlan(reads, nbytes, build)
+
+
+def _nbytes(reads: Sequence[TensorRead]) -> int:
+    return sum([read.nbytes for read in reads])
 
 
 def _read(node: TensorNode, destination: Array | None = None) -> TensorRead:
@@ -184,20 +202,24 @@ def _tensor_nodes(node: TreeNode) -> list[TensorNode]:
     return found
 
 
-def _target_reads(step: Step) -> list[TensorRead]:
+def _target_reads(step: Step, destination: Callable[[Fill], Array | None]) -> list[TensorRead]:
     found: list[TensorRead] = []
     rest = [step]
     while rest:
         match rest.pop():
+            case Fill() as fill:
+                found.append(_read(fill.node, destination(fill)))
             case Given():
                 pass
             case Bytes(node):
                 found.append(_read(node))
-            case Fill() as fill:
-                found.append(_read(fill.node, _destination(fill)))
             case remake:
                 rest.extend(reversed(remake.steps))
     return found
+
+
+def _no_destination(fill: Fill) -> None:
+    del fill
 
 
 def _destination(fill: Fill) -> Array | None:
@@ -222,7 +244,7 @@ def _without_overlaps(reads: Sequence[TensorRead]) -> tuple[TensorRead, ...]:
     for start, index in sorted(starts):
         destination = reads[index].destination
         if start < end or destination is None:
-            kept[index] = replace(reads[index], destination=None)
+            kept[index] = msgspec.structs.replace(reads[index], destination=None)
         else:
             end = start + destination.nbytes
     return tuple(kept)
@@ -241,17 +263,19 @@ def _load(load: Load, state: Any, loaded: Sequence[str]) -> None:
         raise StructureMismatchError(line + before, mismatched=[line]) from exc
 
 
-def _assemble(step: Step, arrays: Mapping[str, Array], destinations: Mapping[str, Array | None]) -> Any:
+def _assemble(step: Step, arrays: Mapping[str, Array], destinations: Mapping[str, Array]) -> Any:
     match step:
+        case Fill(node, target, adapter, spec):
+            array = arrays[node.tensor]
+            if array is destinations.get(node.tensor):
+                return target
+            if spec != node.spec:
+                array = cast(array, storage_order(spec.dtype)).reshape(spec.shape)
+            return adapter.fill(target, array)
         case Given(value):
             return value
         case Bytes(node):
             return arrays[node.tensor].tobytes()
-        case Fill(node, target, adapter, spec):
-            array = arrays[node.tensor]
-            if array is destinations[node.tensor]:
-                return target
-            return adapter.fill(target, cast(array, storage_order(spec.dtype)).reshape(spec.shape))
         case remake:
             items = []
             for key, child in zip(remake.keys, remake.steps, strict=True):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 
 
@@ -33,8 +34,7 @@ _HEADER_LIMIT = 50_000_000
 _HEADER_PER_TENSOR = 160
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True, gc=False):
     """Position of a tensor in the list that was planned, and its byte range in the shard's data section."""
 
     index: int
@@ -57,31 +57,33 @@ def plan_shards(tensors: Sequence[Sized], shard_bytes: int) -> list[ShardPlan]:
     first, which keeps every tensor aligned without gaps (safetensors allows none).
     """
     plans: list[ShardPlan] = []
-    group: list[int] = []
+    # Alignment → position in the list and size, so that a shard is laid out without sorting its tensors.
+    group: dict[int, list[tuple[int, int]]] = {}
     filled = header = 0
     for index, tensor in enumerate(tensors):
+        nbytes = tensor.nbytes
         entry = _HEADER_PER_TENSOR + 6 * len(tensor.name)  # JSON may escape a character in six bytes
-        if group and (filled + tensor.nbytes > shard_bytes or header + entry > _HEADER_LIMIT):
-            plans.append(_lay_out(tensors, group))
-            group, filled, header = [], 0, 0
-        group.append(index)
-        filled += tensor.nbytes
+        if group and (filled + nbytes > shard_bytes or header + entry > _HEADER_LIMIT):
+            plans.append(_lay_out(group))
+            group, filled, header = {}, 0, 0
+        group.setdefault(_alignment(tensor.dtype.itemsize), []).append((index, nbytes))
+        filled += nbytes
         header += entry
     if group:
-        plans.append(_lay_out(tensors, group))
+        plans.append(_lay_out(group))
     return plans
 
 
-def _lay_out(tensors: Sequence[Sized], group: Iterable[int]) -> ShardPlan:
+def _lay_out(group: Mapping[int, Sequence[tuple[int, int]]]) -> ShardPlan:
     placed = []
     position = 0
-    for index in sorted(group, key=lambda index: -_alignment(tensors[index])):
-        stop = position + tensors[index].nbytes
-        placed.append(Placed(index, position, stop))
-        position = stop
+    for _, tensors in sorted(group.items(), reverse=True):
+        for index, nbytes in tensors:
+            placed.append(Placed(index, position, position + nbytes))
+            position += nbytes
     return ShardPlan(placed, position)
 
 
-def _alignment(tensor: Sized) -> int:
+def _alignment(itemsize: int) -> int:
     """The largest power of two that divides the size of an element: a string of three characters (12 bytes) takes 4."""
-    return tensor.dtype.itemsize & -tensor.dtype.itemsize
+    return itemsize & -itemsize

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from asyncsaver.model.dtypes import Array, DType
-from asyncsaver.model.manifest import TensorEntry
+from asyncsaver.model.manifest import Chunk, TensorEntry
 from asyncsaver.model.slices import byte_range, overlap, smallest_run
 from asyncsaver.restore.fetch import Need, byte_view
 
@@ -22,28 +22,52 @@ class Paste:
     data: Array
 
 
-def needs_of_box(
-    name: str, entry: TensorEntry, dtype: DType, offset: Sequence[int], into: Array, *, verify: bool
-) -> tuple[list[Need], list[Paste]]:
-    """What to read for a box of a tensor, straight into its memory where that is contiguous.
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """What to read for boxes of tensors, and what is left to do then.
 
-    Args:
-        name: of the tensor.
-        entry: of the manifest.
-        dtype: as stored.
-        offset: of the box in the tensor, per axis.
-        into: C-contiguous memory of the box: its shape is the box's, its dtype as stored.
-        verify: whether chunks that are needed whole are to be checked. Of a chunk needed in part only that part is read,
-            and there is nothing to check it against.
+    Attributes:
+        needs: to be fetched.
+        pastes: to be carried out by `paste`, once all is there.
     """
-    needs: list[Need] = []
-    pastes: list[Paste] = []
-    for chunk in entry.chunks:
+
+    needs: list[Need] = field(default_factory=list)
+    pastes: list[Paste] = field(default_factory=list)
+
+    def add(
+        self, name: str, entry: TensorEntry, dtype: DType, offset: tuple[int, ...], into: Array, *, verify: bool
+    ) -> None:
+        """Have a box of a tensor read, straight into its memory where that is contiguous.
+
+        Args:
+            name: of the tensor.
+            entry: of the manifest.
+            dtype: as stored.
+            offset: of the box in the tensor, per axis.
+            into: C-contiguous memory of the box: its shape is the box's, its dtype as stored.
+            verify: whether chunks that are needed whole are to be checked. Of a chunk needed in part only that part is read,
+                and there is nothing to check it against.
+        """
+        for chunk in entry.chunks:
+            if chunk.shape == into.shape and chunk.offset == offset:  # the box itself: nearly always
+                digest = chunk.xxh3_128 if verify else None
+                self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, byte_view(into), digest))
+            else:
+                self._add_shared(name, chunk, dtype, offset, into, verify=verify)
+
+    def paste(self) -> None:
+        """Put what was read into memory of its own where it belongs. Blocking."""
+        for paste in self.pastes:
+            paste.into[...] = paste.data
+
+    def _add_shared(
+        self, name: str, chunk: Chunk, dtype: DType, offset: tuple[int, ...], into: Array, *, verify: bool
+    ) -> None:
         shared = overlap(chunk.offset, chunk.shape, offset, into.shape)
         if shared is None:
             if not into.size and chunk.shape == into.shape and verify:
-                needs.append(Need(name, chunk.file, chunk.start, chunk.stop, byte_view(into), chunk.xxh3_128))
-            continue
+                self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, byte_view(into), chunk.xxh3_128))
+            return
         inside = tuple(
             slice(part.start - start, part.stop - start) for part, start in zip(shared, chunk.offset, strict=True)
         )
@@ -57,10 +81,9 @@ def needs_of_box(
             memory = place
         else:
             memory = np.empty(run.shape, dtype)
-            pastes.append(Paste(place, memory[run.index]))
+            self.pastes.append(Paste(place, memory[run.index]))
         digest = chunk.xxh3_128 if verify and whole else None
-        needs.append(Need(name, chunk.file, chunk.start + start, chunk.start + stop, byte_view(memory), digest))
-    return needs, pastes
+        self.needs.append(Need(name, chunk.file, chunk.start + start, chunk.start + stop, byte_view(memory), digest))
 
 
 def files_of_box(entry: TensorEntry, offset: Sequence[int], shape: tuple[int, ...]) -> set[int]:
@@ -70,9 +93,3 @@ def files_of_box(entry: TensorEntry, offset: Sequence[int], shape: tuple[int, ..
         for chunk in entry.chunks
         if overlap(chunk.offset, chunk.shape, offset, shape) is not None or (chunk.shape == shape and 0 in shape)
     }
-
-
-def paste_all(pastes: Sequence[Paste]) -> None:
-    """Carry out what `needs_of_box` has left to do. Blocking."""
-    for paste in pastes:
-        paste.into[...] = paste.data

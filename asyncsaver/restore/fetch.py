@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import xxhash
 
@@ -21,8 +22,7 @@ from asyncsaver.model.manifest import Manifest
 from asyncsaver.model.ranges import Fetch, plan_fetches
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(msgspec.Struct, frozen=True, gc=False):
     """A run of bytes of a chunk that is to be read.
 
     Attributes:
@@ -30,7 +30,7 @@ class Need:
         file: position in the manifest's files.
         start: first byte in that file.
         stop: one past the last byte.
-        into: memory of that length.
+        into: memory of that length, as `byte_view` gives it.
         digest: the xxh3_128 that it must have; None where it is only a part of a chunk, or is not to be verified.
     """
 
@@ -38,13 +38,13 @@ class Need:
     file: int
     start: int
     stop: int
-    into: memoryview
+    into: Array
     digest: str | None
 
 
-def byte_view(array: Array) -> memoryview:
-    """The memory of a C-contiguous array as plain bytes."""
-    return array.reshape(-1).view(np.uint8).data if array.size else memoryview(bytearray())
+def byte_view(array: Array) -> Array:
+    """The memory of a C-contiguous array as plain bytes: uint8, one axis."""
+    return array.reshape(-1).view(np.uint8)
 
 
 def check_listed(manifest: Manifest, sizes: Mapping[str, int], url: str, wanted: Collection[int]) -> None:
@@ -100,33 +100,32 @@ class Fetcher:
             CheckpointDeletedError: the checkpoint was deleted meanwhile.
             StoreError: the store failed.
         """
-        capabilities = self.root.store.capabilities
-        fetches = await self.root.threads.run(
-            plan_fetches, [(need.file, need.start, need.stop) for need in needs], capabilities.part_bytes
-        )
+        fetches = await self.root.threads.run(self._plan, needs)
         window = asyncio.Semaphore(self.root.concurrency)
-        missing = [
-            need.stop - need.start for need in needs
-        ]  # bytes; a need is verified when nothing is missing any more
+        missing: dict[int, int] = {}  # of needs that take several requests: bytes that have not arrived yet
 
         async def one(fetch: Fetch) -> None:
             async with window, self.root.budget.hold(fetch.nbytes):
                 await self._one(fetch, needs, missing)
 
+        await run_all(one(fetch) for fetch in fetches)
+
+    def _plan(self, needs: Sequence[Need]) -> list[Fetch]:
         for need in needs:
             if need.start == need.stop:
                 self._verify(need)
-        await run_all(one(fetch) for fetch in fetches)
+        return plan_fetches(
+            [(need.file, need.start, need.stop) for need in needs], self.root.store.capabilities.part_bytes
+        )
 
-    async def _one(self, fetch: Fetch, needs: Sequence[Need], missing: list[int]) -> None:
+    async def _one(self, fetch: Fetch, needs: Sequence[Need], missing: dict[int, int]) -> None:
         path = self.manifest.files[fetch.file].path
+        lone = fetch.pieces[0]
+        data = np.empty(0 if fetch.direct else fetch.nbytes, np.uint8)
         if fetch.direct:
-            piece = fetch.pieces[0]
-            buffer = needs[piece.need].into[piece.offset : piece.offset + fetch.nbytes]
-        else:
-            buffer = np.empty(fetch.nbytes, np.uint8).data
+            data = needs[lone.need].into[lone.offset : lone.offset + fetch.nbytes]
         try:
-            await self.root.store.get_into(path, [(fetch.start, fetch.stop)], [buffer])
+            await self.root.store.get_into(path, [(fetch.start, fetch.stop)], [data.data])
         except (ObjectNotFoundError, ObjectTruncatedError) as error:
             names = sorted({needs[piece.need].tensor for piece in fetch.pieces})
             raise CheckpointCorruptError(
@@ -134,26 +133,24 @@ class Fetcher:
                 path=path,
                 tensors=names,
             ) from error
-        complete = []
-        for piece in fetch.pieces:
-            missing[piece.need] -= piece.stop - piece.start
-            if not missing[piece.need]:
-                complete.append(needs[piece.need])
-        if not fetch.direct or any(need.digest for need in complete):
-            await self.root.threads.run(self._settle, fetch, buffer, needs, complete)
+        if not fetch.direct:
+            await self.root.threads.run(self._hand_out, fetch, data, needs)
+        else:
+            need = needs[lone.need]
+            missing[lone.need] = missing.get(lone.need, need.stop - need.start) - fetch.nbytes
+            if not missing[lone.need] and need.digest is not None:
+                await self.root.threads.run(self._verify, need)
         self.done(fetch.nbytes)
 
-    def _settle(self, fetch: Fetch, buffer: memoryview, needs: Sequence[Need], complete: Sequence[Need]) -> None:
-        if not fetch.direct:
-            for piece in fetch.pieces:
-                start = piece.start - fetch.start
-                size = piece.stop - piece.start
-                needs[piece.need].into[piece.offset : piece.offset + size] = buffer[start : start + size]
-        for need in complete:
+    def _hand_out(self, fetch: Fetch, data: Array, needs: Sequence[Need]) -> None:
+        """Put needs that were joined, each of them whole, where they belong, and check them. Blocking."""
+        for piece in fetch.pieces:
+            need = needs[piece.need]
+            need.into[:] = data[piece.start - fetch.start : piece.stop - fetch.start]
             self._verify(need)
 
     def _verify(self, need: Need) -> None:
-        if need.digest is None or xxhash.xxh3_128_hexdigest(need.into) == need.digest:
+        if need.digest is None or xxhash.xxh3_128_hexdigest(need.into.data) == need.digest:
             return
         path = self.manifest.files[need.file].path
         raise CheckpointCorruptError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -14,12 +14,11 @@ from asyncsaver.errors import CheckpointCorruptError
 from asyncsaver.model.checkpoint import Checkpoint, Progress, checkpoint_of
 from asyncsaver.model.dtypes import Array, dtype_from_name
 from asyncsaver.model.leaves import TensorSpec
-from asyncsaver.model.manifest import TensorEntry
-from asyncsaver.model.rebuild import MISSING, RestorePlan, TensorRead, plan_restore
+from asyncsaver.model.rebuild import MISSING, RestorePlan, plan_restore
 from asyncsaver.model.select import Select
 from asyncsaver.model.slices import Index, smallest_run
-from asyncsaver.restore.assemble import Paste, files_of_box, needs_of_box, paste_all
-from asyncsaver.restore.fetch import Fetcher, Need, check_listed
+from asyncsaver.restore.assemble import Assembly, files_of_box
+from asyncsaver.restore.fetch import Fetcher, check_listed
 from asyncsaver.restore.find import Found, explain_damage
 
 TensorInfo = TensorSpec
@@ -91,10 +90,11 @@ class CheckpointReader:
         dtype = dtype_from_name(entry.dtype)
         await self._check_sizes(files_of_box(entry, run.offset, run.shape))
         box = np.empty(run.shape, dtype)
-        needs, pastes = needs_of_box(name, entry, dtype, run.offset, box, verify=verify)
-        async with self._reading(needs) as fetcher:
-            await fetcher.fetch(needs)
-        await self._root.threads.run(paste_all, pastes)
+        assembly = Assembly()
+        assembly.add(name, entry, dtype, run.offset, box, verify=verify)
+        async with self._reading(sum(need.stop - need.start for need in assembly.needs)) as fetcher:
+            await fetcher.fetch(assembly.needs)
+        await self._root.threads.run(assembly.paste)
         result: Array = box[(*run.index, ...)]  # with the ellipsis a single element is an array, too
         return result if result.nbytes == box.nbytes else result.copy()
 
@@ -110,57 +110,52 @@ class CheckpointReader:
     ) -> Any:
         """Restore the state; see `Saver.restore`."""
         self._check_open()
-        plan: RestorePlan = await self._root.threads.run(
-            plan_restore,
-            self._manifest.tree,
-            self.tensors,
-            self._root.adapters,
-            target=MISSING if target is None else target,
-            select=select,
-            dtype=dtype,
-            strict=strict,
-            reshape=reshape,
-        )
-        entries = [self._manifest.tensors[read.name] for read in plan.reads]
-        await self._check_sizes({chunk.file for entry in entries for chunk in entry.chunks})
-        total = sum(TensorSpec(read.dtype, read.shape).nbytes for read in plan.reads)
-        # Up to the memory budget everything is read and verified before the target is touched. A larger state cannot be
-        # held twice: it goes straight into the target, after what can be checked beforehand was.
-        straight = total > self._root.budget.limit
+        held = self._root.budget.limit
+
+        def prepare() -> tuple[RestorePlan, set[int]]:
+            plan = plan_restore(
+                self._manifest.tree,
+                self.tensors,
+                self._root.adapters,
+                target=MISSING if target is None else target,
+                select=select,
+                dtype=dtype,
+                strict=strict,
+                reshape=reshape,
+                # Up to the memory budget everything is read and verified before the target is touched. A larger state cannot
+                # be held twice: it goes straight into the target, after what can be checked beforehand was.
+                held=held,
+            )
+            tensors = self._manifest.tensors
+            return plan, {chunk.file for read in plan.reads for chunk in tensors[read.name].chunks}
+
+        plan, files = await self._root.threads.run(prepare)
+        await self._check_sizes(files)
         arrays: dict[str, Array] = {}
-        needs: list[Need] = []
-        pastes: list[Paste] = []
+        assembly = Assembly()
 
-        def prepare() -> None:
+        def take_memory() -> None:
             for read in plan.reads:
-                array = read.destination if straight and read.direct else None
-                arrays[read.name] = array if array is not None else np.empty(read.shape, read.dtype)
-                of_tensor, left = needs_of_box(
-                    read.name,
-                    self._entry(read),
-                    read.dtype,
-                    (0,) * len(read.shape),
-                    arrays[read.name],
-                    verify=verify,
-                )
-                needs.extend(of_tensor)
-                pastes.extend(left)
+                direct = None if read.destination is None or not read.direct else read.destination
+                array = arrays[read.name] = np.empty(read.shape, read.dtype) if direct is None else direct
+                entry = self._manifest.tensors[read.name]
+                assembly.add(read.name, entry, read.dtype, (0,) * len(read.shape), array, verify=verify)
 
-        await self._root.threads.run(prepare)
+        await self._root.threads.run(take_memory)
         try:
-            async with self._reading(needs) as fetcher:
-                await fetcher.fetch(needs)
+            async with self._reading(plan.nbytes) as fetcher:
+                await fetcher.fetch(assembly.needs)
         except CheckpointCorruptError as error:
-            error.overwritten = tuple(read.name for read in plan.reads if straight and read.direct)
+            error.overwritten = tuple(read.name for read in plan.reads if read.direct)
             if error.overwritten:
                 error.add_note(
                     f"The state is larger than the memory budget, so {len(error.overwritten)} arrays of the target were being "
                     "written directly; their content is undefined now."
                 )
             raise
-        await self._root.threads.run(paste_all, pastes)
+        await self._root.threads.run(assembly.paste)
         state = await self._root.threads.run(plan.build, arrays)
-        self._root.report(Progress("restored", self.checkpoint.step, total, total))
+        self._root.report(Progress("restored", self.checkpoint.step, plan.nbytes, plan.nbytes))
         return state
 
     async def close(self) -> None:
@@ -183,9 +178,6 @@ class CheckpointReader:
     ) -> None:
         await self.close()
 
-    def _entry(self, read: TensorRead) -> TensorEntry:
-        return self._manifest.tensors[read.name]
-
     def _check_open(self) -> None:
         if not self._open:
             raise ValueError(f"the reader of {self.checkpoint.url} is closed")
@@ -199,8 +191,7 @@ class CheckpointReader:
             raise
 
     @asynccontextmanager
-    async def _reading(self, needs: Sequence[Need]) -> AsyncIterator[Fetcher]:
-        total = sum(need.stop - need.start for need in needs)
+    async def _reading(self, total: int) -> AsyncIterator[Fetcher]:
         done = 0
 
         def arrived(nbytes: int) -> None:

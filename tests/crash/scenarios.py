@@ -149,5 +149,8 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 def saver_for(scenario: Scenario, store: Store) -> Saver:
-    """The saver that will be interrupted: three shards a state, and little patience."""
-    return Saver(store, shard_bytes=1, max_to_keep=scenario.max_to_keep, commit_timeout=0.3, retry_timeout=0.3)
+    """The saver that will be interrupted: three shards a state, and little patience, but enough for requests over HTTP."""
+    commit_timeout = 5 if store.url.startswith("s3://") else 2
+    return Saver(
+        store, shard_bytes=1, max_to_keep=scenario.max_to_keep, commit_timeout=commit_timeout, retry_timeout=0.3
+    )

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -340,3 +341,15 @@ def test_a_version_that_was_changed_by_hand_is_named_too() -> None:
     document = seal(b'{"format":"asyncsaver-state","version":1,"entries":[]}').replace(b'"version":1', b'"version":77')
     with pytest.raises(ManifestError, match=r"checksum differs.*version 77, which is unknown"):
         decode_state(document, "checkpoint.json")
+
+
+def test_a_large_manifest_is_encoded_in_pieces_that_make_up_the_same_bytes() -> None:
+    tensors = {
+        f'"]]}},{{{number}é': TensorEntry("uint8", (1,), [Chunk((0,), (1,), 0, number, number + 1, HASH)])
+        for number in range(10_001)
+    }
+    for count in (0, 1, 5_000, 5_001, 10_000, 10_001):
+        some = dict(list(tensors.items())[:count])
+        large = msgspec.structs.replace(MANIFEST, tensors=some, files=[FileEntry(FILE, 20_000, "01234567")])
+        assert encode(large) == seal(msgspec.json.encode(large))
+        assert read(encode(large)) == large

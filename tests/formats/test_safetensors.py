@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,20 @@ from safetensors.numpy import load_file
 
 from asyncsaver.formats.safetensors import encode_header, encode_index
 from asyncsaver.model.dtypes import storage_dtype
-from asyncsaver.save.shard_bytes import ShardBytes, Source, stored_bytes
+from asyncsaver.save.shard_bytes import ShardBytes, Sources, stored_bytes
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def shard(arrays: dict[str, Array]) -> tuple[bytes, list[Source]]:
+def shard(arrays: dict[str, Array]) -> tuple[bytes, Sources]:
     rows, position = [], 0
     for name, array in arrays.items():
         code, width = storage_dtype(array.dtype)
         shape = (*array.shape, width) if width else array.shape
         rows.append((name, code, shape, position, position + array.nbytes))
         position += array.nbytes
-    return encode_header(rows), [Source(array.nbytes, lambda array=array: array) for array in arrays.values()]
+    found = list(arrays.values())
+    return encode_header(rows), Sources([array.nbytes for array in found], found.__getitem__)
 
 
 def whole(arrays: dict[str, Array]) -> bytes:
@@ -183,31 +183,54 @@ def test_another_layout_is_converted_piece_by_piece() -> None:
     assert peak < array.nbytes // 2
 
 
-def test_an_array_that_changed_its_size_is_noticed() -> None:
-    content = ShardBytes(b"", [Source(10, lambda: np.zeros(5, "u1"))])
-    with pytest.raises(RuntimeError, match="10 bytes had 5"):
-        content.take(10)
+@pytest.mark.parametrize("size", [1, 10, 2**20])
+def test_an_array_that_changed_its_size_is_noticed(size: int) -> None:
+    content = ShardBytes(b"", Sources([size], lambda _: np.zeros(5, "u1")))
+    with pytest.raises(RuntimeError, match=f"{size} bytes had 5"):
+        content.take(size)
 
 
 def test_arrays_are_asked_for_one_by_one() -> None:
     asked: list[int] = []
 
-    def sources() -> Iterator[Source]:
-        for number in range(3):
+    def array(position: int) -> Array:
+        asked.append(position)
+        return np.full(4, position, "u1")
 
-            def array(number: int = number) -> Array:
-                asked.append(number)
-                return np.full(4, number, "u1")
-
-            yield Source(4, array)
-
-    content = ShardBytes(b"head", list(sources()))
+    content = ShardBytes(b"head", Sources([4, 4, 4], array))
     content.take(4)
     assert asked == []
     content.take(4)
     assert asked == [0]
     content.take(5)
     assert asked == [0, 1, 2]
+
+
+@given(st.lists(st.tuples(layouts(), st.integers(0, 200_000)), max_size=6), st.data())
+def test_small_and_large_tensors_may_follow_each_other(tensors: list[tuple[Array, int]], data: st.DataObject) -> None:
+    arrays = [made for array, size in tensors for made in (array, np.arange(size, dtype="u1"))]
+    header, sources = shard({f"t{number}": array for number, array in enumerate(arrays)})
+    expected = header + b"".join(map(expected_bytes, arrays))
+    content = ShardBytes(header, sources)
+    found = bytearray()
+    while len(found) < content.size:
+        found += content.take(data.draw(st.integers(1_000, 150_000)))
+    assert found == expected
+    assert content.hashes == [xxhash.xxh3_128_hexdigest(expected_bytes(array)) for array in arrays]
+    assert content.crc32c == f"{google_crc32c.value(expected):08x}"
+
+
+def test_many_small_tensors_take_little_more_than_the_part_they_fill() -> None:
+    arrays = {f"t{number}": np.full(256, number, "f4") for number in range(20_000)}
+    content = ShardBytes(*shard(arrays))
+    tracemalloc.start()
+    try:
+        while len(content.take(4 * 2**20)):
+            pass
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 * 2**20  # of 20 MiB: the part twice while it is joined, and 20,000 hashes
 
 
 def test_random_cuts_of_a_large_shard_agree() -> None:

@@ -169,7 +169,9 @@ def test_refusals_name_the_leaf_and_what_to_do(value: object, advice: str, adapt
         flatten({"a": [value]}, adapters)
 
 
-@pytest.mark.parametrize("key", [(1, 2), None, True, 1.0, b"k", Rank.ZERO, np.int64(1), "\ud800"])
+@pytest.mark.parametrize(
+    "key", [(1, 2), None, True, 1.0, b"k", Rank.ZERO, np.int64(1), "\ud800", pytest.param(10**5000, id="long")]
+)
 def test_other_keys_are_refused(key: object, adapters: Adapters) -> None:
     with pytest.raises(UnsupportedLeafError, match=r"^a: the key"):
         flatten({"a": {key: 1}}, adapters)

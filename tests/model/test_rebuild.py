@@ -253,6 +253,19 @@ def test_only_ordinary_memory_is_read_into_directly(save: Any) -> None:
     assert base[:, 1::2].tolist() == [[0, 0], [0, 0]]
 
 
+def test_a_state_that_can_be_held_is_read_apart_from_the_target(save: Any) -> None:
+    saved = save({"w": np.arange(4.0), "b": b"x" * 5000})
+    target = {"w": np.zeros(4), "b": b""}
+    held, straight = (saved.plan(target=target, held=held) for held in (5032, 5031))
+    assert held.nbytes == straight.nbytes == 5032
+    assert [read.name for read in straight.reads if read.direct] == ["w"]
+    assert not any(read.direct for read in held.reads)
+    arrays = saved.read(held)
+    assert not target["w"].any()
+    assert held.build(arrays) == {"w": target["w"], "b": b"x" * 5000}
+    assert target["w"].tolist() == [0, 1, 2, 3]
+
+
 def test_memory_that_two_leaves_share_is_read_into_once(save: Any) -> None:
     tied = np.zeros(4)
     target = {"a": tied, "b": tied, "half": tied[2:], "own": np.zeros(4)}
