@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,7 @@ NO_TESTS = 5  # pytest's exit status where nothing was selected
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run everything; returns the exit status."""
     options, rest = _parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended as well
     deadline = time.monotonic() + 60 * options.minutes
     with tempfile.TemporaryDirectory(prefix="asyncsaver-torture-") as folder:
         file = Path(folder) / "figures.jsonl"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from ..torture import BEGIN, END, add_up, rewritten, table_of  # noqa: TID252 - test folders have no name
@@ -28,15 +30,19 @@ def test_of_another_kind():
 REPORT = f"before\n{BEGIN}\nold\n{END}\nafter\n"
 
 
-async def torture(folder: Path, body: str, arguments: Sequence[str] = ()) -> tuple[int | None, str, str]:
+def report_of(folder: Path) -> Path:
+    return folder / "report.md"
+
+
+async def start(folder: Path, body: str, arguments: Sequence[str] = ()) -> asyncio.subprocess.Process:
     tests = folder / "tests"
     tests.mkdir()
     (tests / "test_it.py").write_text(TEST.replace("BODY", body))
     (folder / "pytest.ini").write_text("[pytest]\nmarkers = torture: here\n")
-    report = folder / "report.md"
+    report = report_of(folder)
     report.write_text(REPORT)
     command = [str(PROGRAM), "--tests", str(tests), "--report", str(report), "--fuzzing", str(folder / "none")]
-    process = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         sys.executable,
         *command,
         *arguments,
@@ -45,8 +51,12 @@ async def torture(folder: Path, body: str, arguments: Sequence[str] = ()) -> tup
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
+
+
+async def torture(folder: Path, body: str, arguments: Sequence[str] = ()) -> tuple[int | None, str, str]:
+    process = await start(folder, body, arguments)
     output, _ = await process.communicate()
-    return process.returncode, output.decode(), report.read_text()
+    return process.returncode, output.decode(), report_of(folder).read_text()
 
 
 async def test_it_runs_the_marked_tests_and_notes_the_figures(tmp_path: Path) -> None:
@@ -73,6 +83,18 @@ async def test_it_fails_when_something_failed(tmp_path: Path, body: str, argumen
     assert status == 1
     assert says in output
     assert report == REPORT
+
+
+async def test_ended_from_outside_it_ends_what_it_has_started(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    process = await start(tmp_path, f"[open({str(fifo)!r}, 'w').write(str(os.getpid())), __import__('signal').pause()]")
+    worker = int(await asyncio.to_thread(fifo.read_text))
+    process.terminate()
+    output, _ = await process.communicate()
+    assert process.returncode == 1, output
+    assert not psutil.pid_exists(worker)
+    assert report_of(tmp_path).read_text() == REPORT
 
 
 def test_figures_are_added_up_by_name() -> None:
