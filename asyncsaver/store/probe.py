@@ -32,7 +32,8 @@ async def probe_exclusive_create(store: Store, *, token: str, retries: Retries |
     """Try whether ``put(mode="create")`` is exclusive on this root: one creator after another, then several at once.
 
     What was written for it is deleted afterwards, on errors and cancellation too. A sweep may delete it before, which looks
-    like a second creator that was let in: what speaks against a store is looked at again, unless no sweep can be the reason.
+    like a second creator that was let in, and so may a request that is carried out twice or late: what speaks against a store
+    is looked at three times.
 
     Args:
         store: the store as it will be used.
@@ -52,14 +53,14 @@ async def probe_exclusive_create(store: Store, *, token: str, retries: Retries |
     doubts = 0
     try:
         for number in itertools.count(1):
-            # In the order in which they would be swept: while the first is there, no sweep has taken the second.
             turns, race = f"{PROBE_FOLDER}{token}-{number}-in-turn", f"{PROBE_FOLDER}{token}-{number}-race"
             written += [turns, race]
             try:
-                exclusive = await _look(store, turns, race)
-                doubts += exclusive is None
-                if exclusive is not None or doubts == _LOOKS:
-                    return bool(exclusive)
+                if await _refuses_the_second(store, turns) and await _lets_one_win(store, race):
+                    return True
+                doubts += 1
+                if doubts == _LOOKS:
+                    return False
             except UnsupportedStoreError:
                 return False  # a local filesystem without hard links finds out only when it tries
             except _UnansweredError as unanswered:
@@ -70,15 +71,6 @@ async def probe_exclusive_create(store: Store, *, token: str, retries: Retries |
         with contextlib.suppress(StoreError):
             await store.delete(written)
     raise AssertionError("unreachable: the count does not end")
-
-
-async def _look(store: Store, turns: str, race: str) -> bool | None:
-    """Whether creation is exclusive; None where a sweep may be the reason that it does not seem so."""
-    if not await _refuses_the_second(store, turns):
-        return None
-    if await _lets_one_win(store, race):
-        return True
-    return False if await _holds(store, turns, b"first") else None
 
 
 async def _refusal(store: Store, path: str, content: bytes) -> StoreError | None:
