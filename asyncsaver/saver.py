@@ -14,19 +14,19 @@ from asyncsaver.aio.guard import LoopGuard, guarded
 from asyncsaver.aio.meter import metered
 from asyncsaver.catalog.opening import open_root
 from asyncsaver.catalog.root import OnStats
-from asyncsaver.errors import CheckpointDeletedError, ReadOnlyError
+from asyncsaver.errors import ReadOnlyError
 from asyncsaver.model.checkpoint import Checkpoint, Progress, check_metadata, checkpoint_of, encode_metrics
 from asyncsaver.model.config import DEFAULT_COMMIT_TIMEOUT, DEFAULT_MEMORY_BUDGET, DEFAULT_SHARD_BYTES, check_config
 from asyncsaver.model.names import check_step
 from asyncsaver.model.retention import RetentionPolicy
 from asyncsaver.model.select import Select
-from asyncsaver.model.stats import RestoreStats
 from asyncsaver.prune.delete import delete_checkpoint, set_pin
 from asyncsaver.prune.prune import prune_root
 from asyncsaver.prune.report import PruneReport, SweepReport
 from asyncsaver.prune.sweep import check_grace, sweep_root
 from asyncsaver.restore.find import Found, find, find_latest, find_step
 from asyncsaver.restore.reader import CheckpointReader
+from asyncsaver.restore.restore import restore_state
 from asyncsaver.restore.verify import VerifyReport, verify_checkpoint
 from asyncsaver.save.attempt import Request
 from asyncsaver.save.background import BackgroundSaves, PendingSave
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("asyncsaver")
 _DAY = 86400.0
-_TRIES = 5
 
 
 class Saver:
@@ -55,7 +54,7 @@ class Saver:
         storage_options: as fsspec's filesystem for the scheme takes them (``key``, ``secret``, ``endpoint_url``, …). Without
             any, the environment and the usual profiles are used.
         filesystem: a ready fsspec filesystem; ``url`` is then a path in it.
-        engine: "obstore" (for ``s3://`` and ``az://``), "fsspec", or "auto", which means fsspec today.
+        engine: "obstore", "fsspec", or "auto": obstore for ``s3://`` and ``az://`` where it is installed and can do as told.
         format: "native".
         prefix: the first part of checkpoints' names.
         pad_step_number: whether names hold the step padded to eight digits.
@@ -314,17 +313,17 @@ class Saver:
             raise TypeError(f"checkpoint must be a Checkpoint, not {type(checkpoint).__name__}; a step goes into step=")
         if isinstance(target, Checkpoint):
             raise TypeError("the target is what to restore into; which checkpoint to restore goes into checkpoint=")
-        for attempt in range(1, _TRIES + 1):
-            try:
-                return await self._restore(
-                    step, checkpoint, target, select=select, dtype=dtype, strict=strict, reshape=reshape, verify=verify
-                )
-            except CheckpointDeletedError as error:
-                # Of a step, the one that has replaced it while it was being read.
-                if checkpoint is not None or attempt == _TRIES:
-                    raise
-                log.warning("%s; restoring the next one", error)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        return await restore_state(
+            self._root,
+            target,
+            step=None if step is None else check_step(step),
+            checkpoint=checkpoint,
+            select=select,
+            dtype=dtype,
+            strict=strict,
+            reshape=reshape,
+            verify=verify,
+        )
 
     @guarded
     async def latest(self) -> Checkpoint | None:
@@ -345,7 +344,7 @@ class Saver:
         Raises:
             CheckpointNotFoundError: there is none.
         """
-        return await self._open(step, None)
+        return await self._open(step)
 
     @guarded
     async def verify(self, step: int | None = None) -> VerifyReport:
@@ -355,7 +354,7 @@ class Saver:
             CheckpointCorruptError: lists everything that is wrong.
             CheckpointNotFoundError: there is none.
         """
-        async with await self._open(step, None) as reader:
+        async with await self._open(step) as reader:
             return await verify_checkpoint(self._root, reader.found)
 
     @guarded
@@ -471,29 +470,9 @@ class Saver:
             report=report,
         )
 
-    async def _open(self, step: int | None, checkpoint: Checkpoint | None) -> CheckpointReader:
+    async def _open(self, step: int | None) -> CheckpointReader:
         number = None if step is None else check_step(step)
-        return CheckpointReader(self._root, await find(self._root, number, checkpoint))
-
-    async def _restore(self, step: int | None, checkpoint: Checkpoint | None, target: Any, **options: Any) -> Any:
-        clock = asyncio.get_running_loop().time
-        with metered() as meter:
-            began = clock()
-            async with await self._open(step, checkpoint) as reader:
-                found = clock()
-                state = await reader.restore(target, **options)
-        stats = RestoreStats(
-            bytes_read=meter.bytes_read,
-            tensors=len(reader.tensors),
-            seconds_finding=found - began,
-            seconds_reading=clock() - found,
-            seconds_blocked=meter.seconds_blocked,
-            peak_memory_bytes=self._root.budget.peak,
-            requests=dict(meter.requests),
-            retries=meter.retries,
-        )
-        self._root.tell(reader.checkpoint, stats)
-        return state
+        return CheckpointReader(self._root, await find(self._root, number))
 
     async def _set_pin(self, step: int | None, *, pinned: bool) -> None:
         self._check_writable()

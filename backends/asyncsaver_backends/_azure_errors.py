@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from azure.core import exceptions as azure_errors
 
-from asyncsaver.errors import (
-    AccessDeniedError,
-    ObjectNotFoundError,
-    ObjectTruncatedError,
-    PreconditionFailedError,
-    RootNotFoundError,
-    StoreError,
-    StoreTimeoutError,
-)
+from asyncsaver.errors import AccessDeniedError, StoreError, StoreTimeoutError
+from asyncsaver_backends._refusals import AZURE, refusal
 
 FOREIGN_ERRORS: tuple[type[Exception], ...] = (azure_errors.AzureError, OSError)
-
-# https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
-_NO_CONTAINER = frozenset({"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled"})
-_CONDITION = frozenset({"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet", "UnauthorizedBlobOverwrite"})
 
 
 def translate(error: Exception, *, name: str, path: str, address: str = "the store") -> StoreError:
@@ -32,7 +21,8 @@ def translate(error: Exception, *, name: str, path: str, address: str = "the sto
     """
     kind = type(error).__name__
     if isinstance(error, azure_errors.HttpResponseError) and error.status_code:
-        return _refusal(int(error.status_code), _code(error), name=name, path=path)
+        # Each condition of Azure has a code of its own; any other 412 is about something else, such as a lease.
+        return refusal(int(error.status_code), _code(error), AZURE, name=name, path=path, ours=False)
     if isinstance(error, azure_errors.ClientAuthenticationError) or kind == "AzureSigningError":
         return AccessDeniedError(f"{name}: no usable credentials ({kind})", path=path)
     timeouts = (azure_errors.ServiceRequestTimeoutError, azure_errors.ServiceResponseTimeoutError, TimeoutError)
@@ -47,20 +37,3 @@ def translate(error: Exception, *, name: str, path: str, address: str = "the sto
 def _code(error: azure_errors.HttpResponseError) -> str:
     code = getattr(error, "error_code", "")  # set by the storage package, as a member of an enumeration or as text
     return str(getattr(code, "value", code) or "")
-
-
-def _refusal(status: int, code: str, *, name: str, path: str) -> StoreError:
-    text = f"{name}: {code or 'refused'} (HTTP {status})"
-    if code in _NO_CONTAINER:
-        return RootNotFoundError(f"{name}: the container does not exist", path=path)
-    if status == 404:
-        return ObjectNotFoundError(f"{name} does not exist", path=path)
-    if code in _CONDITION:
-        return PreconditionFailedError(text, path=path)
-    if status == 416:
-        return ObjectTruncatedError(f"{name} ends before the range that was asked for", path=path)
-    if status in {401, 403}:
-        return AccessDeniedError(text, path=path)
-    if status in {408, 504} or code == "OperationTimedOut":
-        return StoreTimeoutError(text, retryable=True, path=path)
-    return StoreError(text, retryable=status == 429 or (status >= 500 and status != 501), path=path)

@@ -6,15 +6,8 @@ import aiohttp
 from gcsfs.retry import HttpError, NonRetryableError
 from google.auth.exceptions import GoogleAuthError
 
-from asyncsaver.errors import (
-    AccessDeniedError,
-    ObjectNotFoundError,
-    ObjectTruncatedError,
-    PreconditionFailedError,
-    RootNotFoundError,
-    StoreError,
-    StoreTimeoutError,
-)
+from asyncsaver.errors import AccessDeniedError, RootNotFoundError, StoreError, StoreTimeoutError
+from asyncsaver_backends._refusals import Codes, refusal
 
 
 class RefusedError(Exception):
@@ -61,18 +54,7 @@ def translate(error: Exception, *, name: str, path: str, address: str = "the sto
 
 
 def _refusal(error: RefusedError, *, name: str, path: str) -> StoreError:
-    text = f"{name}: refused (HTTP {error.status})"
-    if error.status == 404:
-        if error.about_bucket or "bucket does not exist" in error.reason:
-            return RootNotFoundError(f"{name}: the bucket does not exist", path=path)
-        return ObjectNotFoundError(f"{name} does not exist", path=path)
-    if error.status == 412:
-        return PreconditionFailedError(text, path=path)
-    if error.status == 416:
-        return ObjectTruncatedError(f"{name} ends before the range that was asked for", path=path)
-    if error.status in {401, 403}:
-        return AccessDeniedError(text, path=path)
-    if error.status in {408, 504}:
-        return StoreTimeoutError(text, retryable=True, path=path)
+    if error.status == 404 and (error.about_bucket or "bucket does not exist" in error.reason):
+        return RootNotFoundError(f"{name}: the bucket does not exist", path=path)
     # https://cloud.google.com/storage/docs/retry-strategy: 429 and 5xx are transient, 501 is not
-    return StoreError(text, retryable=error.status == 429 or (error.status >= 500 and error.status != 501), path=path)
+    return refusal(error.status, "", Codes(), name=name, path=path)

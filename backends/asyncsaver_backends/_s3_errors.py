@@ -12,15 +12,8 @@ from typing import Any
 import aiohttp
 from botocore import exceptions as botocore_errors
 
-from asyncsaver.errors import (
-    AccessDeniedError,
-    ObjectNotFoundError,
-    ObjectTruncatedError,
-    PreconditionFailedError,
-    RootNotFoundError,
-    StoreError,
-    StoreTimeoutError,
-)
+from asyncsaver.errors import AccessDeniedError, StoreError, StoreTimeoutError
+from asyncsaver_backends import _refusals
 
 FOREIGN_ERRORS: tuple[type[Exception], ...] = (
     botocore_errors.BotoCoreError,
@@ -29,40 +22,6 @@ FOREIGN_ERRORS: tuple[type[Exception], ...] = (
     OSError,
 )
 
-# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-_DENIED = frozenset(
-    {
-        "AccessDenied",
-        "AccountProblem",
-        "AllAccessDisabled",
-        "AuthFailure",
-        "ExpiredToken",
-        "InvalidAccessKeyId",
-        "InvalidSecurity",
-        "InvalidToken",
-        "NotSignedUp",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
-        "UnauthorizedAccess",
-    }
-)
-_RETRYABLE = frozenset(
-    {
-        "BandwidthLimitExceeded",
-        "ConditionalRequestConflict",
-        "IncompleteBody",
-        "InternalError",
-        "OperationAborted",
-        "PriorRequestNotComplete",
-        "RequestLimitExceeded",
-        "ServiceUnavailable",
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequests",
-    }
-)
 _NO_CREDENTIALS = (
     botocore_errors.NoCredentialsError,
     botocore_errors.PartialCredentialsError,
@@ -119,20 +78,6 @@ def refusal(answer: Mapping[str, Any], *, status: int, name: str, path: str) -> 
         name: of the object or the root, for the message.
         path: for `StoreError.path`.
     """
-    code = str(answer.get("Code", ""))
-    text = f"{name}: {code or 'refused'}" + (f" (HTTP {status})" if status and code != str(status) else "")
-    if code == "NoSuchBucket":
-        return RootNotFoundError(f"{name}: the bucket does not exist", path=path)
-    if code in {"NoSuchKey", "404"}:
-        return ObjectNotFoundError(f"{name} does not exist", path=path)
-    if status == 412 and answer.get("Condition", "If-") in {"If-", "If-Match", "If-None-Match"}:
-        # Some stores do not say which condition failed; every request of ours has one at most.
-        return PreconditionFailedError(text, path=path)
-    if code == "InvalidRange" or status == 416:
-        return ObjectTruncatedError(f"{name} ends before the range that was asked for", path=path)
-    if code in _DENIED or status in {401, 403}:
-        return AccessDeniedError(text, path=path)
-    if code in {"RequestTimeout", "RequestTimeoutException"} or status in {408, 504}:
-        return StoreTimeoutError(text, retryable=True, path=path)
-    retryable = code in _RETRYABLE or status == 429 or (status >= 500 and status != 501)
-    return StoreError(text, retryable=retryable, path=path)
+    # Some stores do not say which condition failed; every request of ours has one at most.
+    ours = answer.get("Condition", "If-") in _refusals.OUR_CONDITIONS
+    return _refusals.refusal(status, str(answer.get("Code", "")), _refusals.S3, name=name, path=path, ours=ours)

@@ -45,26 +45,15 @@ def explored(scenario: Scenario, choosers: Iterator[Chooser], limit: int | None 
     return explore(partial(scenario.run, seen=set()), choosers, limit=limit)
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_every_schedule_with_one_switch_or_fault(name: str, scale: Scale, figures: Figures) -> None:
-    if scale(0, 1) or name in SMALL:
-        count = explored(SCENARIOS[name], all_schedules(1))
-        assert count > 40
-        figures.add("schedules explored, every one with one switch or fault", count)
+@pytest.mark.parametrize(("changes", "name"), [*((1, name) for name in OTHERS), *((2, name) for name in TINY)])
+def test_every_schedule_with_few_switches_or_faults(changes: int, name: str, scale: Scale, figures: Figures) -> None:
+    if scale(0, 1) or (changes == 1 and name in SMALL):
+        count = explored(SCENARIOS[name], all_schedules(changes))
+        assert count > {1: 40, 2: 300}[changes]
+        said = {1: "one switch or fault", 2: "two switches or faults"}[changes]
+        figures.add(f"schedules explored, every one with {said}", count)
     else:
-        count = explored(SCENARIOS[name], all_schedules(1), FEW)
-        assert count == FEW
-        figures.add("schedules explored, random", count)
-
-
-@pytest.mark.parametrize("name", TINY)
-def test_every_schedule_with_two_switches_or_faults(name: str, scale: Scale, figures: Figures) -> None:
-    if scale(0, 1):
-        count = explored(SCENARIOS[name], all_schedules(2))
-        assert count > 300
-        figures.add("schedules explored, every one with two switches or faults", count)
-    else:
-        count = explored(SCENARIOS[name], all_schedules(2), FEW)
+        count = explored(SCENARIOS[name], all_schedules(changes), FEW)
         assert count == FEW
         figures.add("schedules explored, random", count)
 

@@ -19,40 +19,15 @@ from asyncsaver.save.attempt import Attempt
 from asyncsaver.save.commit import Committed
 from asyncsaver.save.line import SaveLine
 from asyncsaver.save.write import ShardWriter
-from asyncsaver.store import Buffer, Listing, ObjectInfo, PutMode
 
-from ..doubles.scripted import ScriptedStore  # noqa: TID252 - test folders have no name
+from ..doubles.shards_last import ShardsLast  # noqa: TID252 - test folders have no name
 from .ground import Ground
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 
 
-class _ShardsLast(ScriptedStore):
-    """Sends shards only once a manifest stands; until then it pretends that they were there."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.held: dict[str, bytes] = {}
-
-    async def put(self, path: str, data: Buffer, *, mode: PutMode = "overwrite") -> ObjectInfo:
-        if path.endswith(".safetensors"):
-            self.held[path] = bytes(data)
-            return ObjectInfo(path, len(self.held[path]))
-        info = await super().put(path, data, mode=mode)
-        if "/manifest" in path:
-            for shard, content in self.held.items():
-                await super().put(shard, content)
-            self.held.clear()
-        return info
-
-    async def list(self, prefix: str = "", *, delimiter: bool = False) -> Listing:
-        found = await super().list(prefix, delimiter=delimiter)
-        held = [ObjectInfo(path, len(data)) for path, data in self.held.items() if path.startswith(prefix)]
-        return Listing([*found.objects, *held], found.prefixes)
-
-
 def the_manifest_before_the_shards(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Ground, "wrap", _ShardsLast)
+    patch.setattr(Ground, "wrap", ShardsLast)
 
 
 def an_overwrite_in_place(patch: pytest.MonkeyPatch) -> None:

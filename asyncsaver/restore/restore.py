@@ -1,0 +1,64 @@
+"""Restore: find → read → verify → assemble, again where the checkpoint is deleted meanwhile, and the figures of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from asyncsaver.aio.meter import metered
+from asyncsaver.catalog.root import Root
+from asyncsaver.errors import CheckpointDeletedError
+from asyncsaver.model.checkpoint import Checkpoint
+from asyncsaver.model.stats import RestoreStats
+from asyncsaver.restore.find import find
+from asyncsaver.restore.reader import CheckpointReader
+
+log = logging.getLogger("asyncsaver")
+_TRIES = 5
+
+
+async def restore_state(
+    root: Root, target: Any, *, step: int | None, checkpoint: Checkpoint | None, **options: Any
+) -> Any:
+    """Restore a checkpoint found earlier, that of a step, or the latest; raises as `find` and `CheckpointReader.restore`.
+
+    Args:
+        root: where to look.
+        target: as for `CheckpointReader.restore`.
+        step: which one.
+        checkpoint: that very one, and no other.
+        options: as for `CheckpointReader.restore`.
+    """
+    for attempt in range(1, _TRIES + 1):
+        try:
+            return await _restore_once(root, target, step, checkpoint, options)
+        except CheckpointDeletedError as error:
+            # Of a step, the one that has replaced it while it was being read.
+            if checkpoint is not None or attempt == _TRIES:
+                raise
+            log.warning("%s; restoring the next one", error)
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+async def _restore_once(
+    root: Root, target: Any, step: int | None, checkpoint: Checkpoint | None, options: dict[str, Any]
+) -> Any:
+    clock = asyncio.get_running_loop().time
+    with metered() as meter:
+        began = clock()
+        async with CheckpointReader(root, await find(root, step, checkpoint)) as reader:
+            found = clock()
+            state = await reader.restore(target, **options)
+    stats = RestoreStats(
+        bytes_read=meter.bytes_read,
+        tensors=len(reader.tensors),
+        seconds_finding=found - began,
+        seconds_reading=clock() - found,
+        seconds_blocked=meter.seconds_blocked,
+        peak_memory_bytes=root.budget.peak,
+        requests=dict(meter.requests),
+        retries=meter.retries,
+    )
+    root.tell(reader.checkpoint, stats)
+    return state
