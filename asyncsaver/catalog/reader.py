@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from asyncsaver.aio.tasks import run_all, run_both
@@ -75,28 +75,35 @@ class CatalogReader:
 
     async def _look(self) -> tuple[Catalog, bool]:
         (state, _), listing = await run_both(self.read_state(), self._store.list())
-        folders = await self._threads.run(sort_into_folders, listing.objects, self._naming)
-        cached = {**state.by_path(), **self._known}
-        entries: list[Entry] = []
-        unknown: list[tuple[str, int]] = []
-        for folder in folders.values():
-            for slot, item in folder.slots.items():
-                entry = cached.get(item.path)
-                if entry is not None and entry.etag is not None and entry.etag == item.etag:
-                    entries.append(entry)
-                else:
-                    unknown.append((folder.name, slot))
+        folders, known, unknown = await self._threads.run(self._compare, listing.objects, state)
         found, damaged = await self._read_slots(unknown)
-        entries.extend(entry_of(one.record, one.etag) for one in found.values())
         for error in damaged.values():
             log.warning("not listed as a checkpoint: %s", error)
-        self._known = {entry.path: entry for entry in entries}
+        entries = [*known, *(entry_of(one.record, one.etag) for one in found.values())]
         outdated = any(
             _has_changed(folders[name].slots[slot], found.get(path))
             for name, slot in unknown
             if (path := slot_path(name, slot)) not in damaged
         )
-        return replace(build_catalog(folders, entries, damaged), seen=state.by_path()), outdated
+        catalog, self._known = await self._threads.run(_assemble, folders, entries, damaged, state)
+        return catalog, outdated
+
+    def _compare(
+        self, listed: Iterable[Listed], state: StateFile
+    ) -> tuple[Mapping[str, Folder], list[Entry], list[tuple[str, int]]]:
+        """What is listed: the folders, the entries of records that are known, and the names and slots of the other records."""
+        folders = sort_into_folders(listed, self._naming)
+        cached = {**state.by_path(), **self._known}
+        known: list[Entry] = []
+        unknown: list[tuple[str, int]] = []
+        for folder in folders.values():
+            for slot, item in folder.slots.items():
+                entry = cached.get(item.path)
+                if entry is not None and entry.etag is not None and entry.etag == item.etag:
+                    known.append(entry)
+                else:
+                    unknown.append((folder.name, slot))
+        return folders, known, unknown
 
     async def folder(self, name: str) -> FolderRecords:
         """One checkpoint's folder with all its records: one LIST, and a GET for each slot.
@@ -173,6 +180,14 @@ class CatalogReader:
 
         await run_all(read(name, slot) for name, slot in slots)
         return found, damaged
+
+
+def _assemble(
+    folders: Mapping[str, Folder], entries: list[Entry], damaged: Mapping[str, ManifestError], state: StateFile
+) -> tuple[Catalog, dict[str, Entry]]:
+    """The catalog, and its entries by the path of their record."""
+    catalog = replace(build_catalog(folders, entries, damaged), seen=state.by_path())
+    return catalog, {entry.path: entry for entry in entries}
 
 
 def _has_changed(listed: Listed, read: FoundRecord | None) -> bool:

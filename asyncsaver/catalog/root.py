@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from asyncsaver.aio.budget import ByteBudget
 from asyncsaver.aio.threads import Threads
 from asyncsaver.catalog.reader import CatalogReader
-from asyncsaver.catalog.state import update_state
+from asyncsaver.catalog.state import StateWriter
 from asyncsaver.model.catalog import Catalog
 from asyncsaver.model.checkpoint import Checkpoint, Progress
 from asyncsaver.model.leaves import Adapters
@@ -64,11 +64,12 @@ class Root:
     own_saves: dict[str, str] = field(default_factory=dict)
     store_time: datetime | None = None
     reader: CatalogReader = field(init=False)
-    _rng: random.Random = field(init=False)
+    _state: StateWriter = field(init=False)
 
     def __post_init__(self) -> None:
-        self._rng = random.Random(self.random_bits(64))  # noqa: S311 - spreads load, guards nothing
+        rng = random.Random(self.random_bits(64))  # noqa: S311 - spreads load, guards nothing
         self.reader = CatalogReader(self.store, self.naming, self.threads)
+        self._state = StateWriter(self.store, self.reader, self.threads, rng)
 
     def now(self) -> datetime:
         """The time by `clock`, UTC."""
@@ -103,8 +104,8 @@ class Root:
                 log.exception("the on_stats callback failed")
 
     async def update_state(self, change: Callable[[StateFile], StateFile]) -> StateFile:
-        """Change the state file; see `catalog.state.update_state`."""
-        return await update_state(self.store, self.reader, self.threads, change, self._rng)
+        """Change the state file; see `catalog.state.StateWriter`."""
+        return await self._state.update(change)
 
     async def close(self) -> None:
         """Release connections and threads."""

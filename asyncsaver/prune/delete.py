@@ -28,6 +28,7 @@ async def delete_checkpoint(root: Root, names: Sequence[str], *, writer: str) ->
     deleted = False
     for name in names:
         found = await root.reader.folder(name)
+        changes.seen = {name: found}
         committed = any(isinstance(one.record, Manifest) for one in found.records.values())
         deleted = deleted or committed
         # Also what an interrupted prune has left of replaced ones: who deletes by hand wants all of it to be gone.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -30,14 +30,16 @@ _AT_ONCE = 8
 
 @dataclass(slots=True)
 class Changes:
-    """What a prune has changed, for the state file.
+    """What a prune has changed, for the state file, and what it knows already.
 
     Attributes:
+        seen: name of a checkpoint → its folder, as it was a moment ago.
         entries: new tombstones, and checkpoints newly preserved.
         gone: paths of records that stand no more.
         errors: path of a record → why it, or its files, could not be deleted.
     """
 
+    seen: Mapping[str, FolderRecords] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
     gone: set[str] = field(default_factory=set)
     errors: dict[str, Exception] = field(default_factory=dict)
@@ -90,7 +92,8 @@ async def prune_entries(
     changes = Changes()
     if not dry_run:
         standing = await _look_at(root, [decision.entry for decision in verdict.decisions if not decision.keep])
-        replaced += [entry for folder in standing.values() for entry in _unlisted(folder, found)]
+        changes.seen = standing
+        replaced += _unlisted(standing.values(), found)
         if any(folder.folder.pinned or folder.folder.preserved for folder in standing.values()):
             marked = [_with_marks(entry, standing.get(entry.name)) for entry in found.checkpoints]
             verdict = decide(marked, policy, last_preserved=state.last_preserved, in_use=root.in_use)
@@ -105,11 +108,11 @@ async def prune_entries(
         await _forget(root, found, changes)
         if changes.entries or changes.gone or verdict.last_preserved != state.last_preserved:
             await _record(root, changes, verdict.last_preserved)
+    standing_now = {entry.name: entry.path for entry in found.checkpoints}
     lines = [
-        Pruned(entry.name, entry.step, False, f"replaced by {other.path}", entry.total_bytes, _error(changes, entry))
+        Pruned(entry.name, entry.step, False, f"replaced by {path}", entry.total_bytes, _error(changes, entry))
         for entry in replaced
-        for other in found.checkpoints
-        if other.name == entry.name
+        if (path := standing_now.get(entry.name)) is not None
     ]
     lines += [
         Pruned(
@@ -136,11 +139,16 @@ async def _look_at(root: Root, entries: Sequence[Entry]) -> dict[str, FolderReco
     return {found.folder.name: found for found in await run_all(look(entry.name) for entry in entries)}
 
 
-def _unlisted(standing: FolderRecords, found: Sorted) -> list[Entry]:
+def _unlisted(standing: Iterable[FolderRecords], found: Sorted) -> list[Entry]:
     """Replaced slots that the state does not list: they go first, or the end of the higher one would bring them back."""
     listed = {entry.path for entry in (*found.checkpoints, *found.superseded)}
-    highest = max((entry.slot for entry in found.checkpoints if entry.name == standing.folder.name), default=0)
-    entries = (entry_of(one.record, one.etag) for slot, one in standing.records.items() if slot < highest)
+    highest = {entry.name: entry.slot for entry in found.checkpoints}
+    entries = (
+        entry_of(one.record, one.etag)
+        for folder in standing
+        for slot, one in folder.records.items()
+        if slot < highest.get(folder.folder.name, 0)
+    )
     return [entry for entry in entries if entry.state == "committed" and entry.path not in listed]
 
 
@@ -177,12 +185,13 @@ async def delete_entries(root: Root, entries: Iterable[Entry], changes: Changes,
 
 
 async def _delete(root: Root, entry: Entry, changes: Changes, *, writer: str) -> None:
-    tombstone = await retire(root, entry, writer=writer)
+    seen = changes.seen.get(entry.name)
+    tombstone = await retire(root, entry, writer=writer, seen=seen.records.get(entry.slot) if seen else None)
     if tombstone is None:
         changes.gone.add(entry.path)
         return
     changes.entries[tombstone.path] = tombstone
-    await remove_files(root, tombstone)
+    await remove_files(root, tombstone, list(seen.folder.sizes(tombstone.save_id)) if seen else None)
     changes.entries[tombstone.path] = msgspec.structs.replace(tombstone, unfinished=False)
     log.info("%s/%s: deleted save %s", root.store.url, entry.name, entry.save_id)
 
@@ -197,11 +206,13 @@ async def _forget(root: Root, found: Sorted, changes: Changes) -> None:
     highest: dict[str, int] = {}
     for entry in (*found.checkpoints, *found.superseded, *found.retired):
         highest[entry.name] = max(entry.slot, highest.get(entry.name, 0))
+    fenced: dict[str, int] = {}
+    for entry in found.retired:
+        if entry.state == "aborted":
+            fenced[entry.name] = max(entry.slot, fenced.get(entry.name, 0))
     expired = []
     for entry in found.retired:
-        guarded = any(
-            other.state == "aborted" and other.name == entry.name and other.slot > entry.slot for other in found.retired
-        )
+        guarded = entry.slot < fenced.get(entry.name, 0)
         ttl = FENCE_TTL if entry.state == "aborted" else TOMBSTONE_TTL
         # A tombstone below a fence keeps the condemned attempt from committing at that lower slot.
         held = entry.unfinished or guarded or entry.slot == highest[entry.name]

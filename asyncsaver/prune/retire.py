@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from asyncsaver.catalog.reader import FoundRecord
@@ -13,20 +15,21 @@ from asyncsaver.model.names import PINNED_MARKER, PRESERVED_MARKER, save_folder,
 from asyncsaver.model.statefile import Entry, entry_of
 
 
-async def retire(root: Root, entry: Entry, *, writer: str) -> Entry | None:
+async def retire(root: Root, entry: Entry, *, writer: str, seen: FoundRecord | None = None) -> Entry | None:
     """Replace a checkpoint's manifest by a tombstone. From then on readers do not see it; its files are still there.
 
     Args:
         root: where it is.
         entry: what is to go. If something else has come to stand at its slot meanwhile, nothing is done.
         writer: goes into the tombstone.
+        seen: what stood there a moment ago, if that is known: who could not swap it for the tombstone reads again.
 
     Returns:
         The entry of the tombstone, marked unfinished until `remove_files` is through; None when that checkpoint is not there
         any more.
     """
     try:
-        found = await root.reader.record(entry.name, entry.slot)
+        found = (root.store.capabilities.compare_and_swap and seen) or await root.reader.record(entry.name, entry.slot)
     except ObjectNotFoundError:
         return None
     record = found.record
@@ -52,8 +55,13 @@ async def retire_damaged(root: Root, name: str, slot: int, step: int | None, *, 
     await root.store.put(slot_path(name, slot), native.encode(tombstone))
 
 
-async def remove_files(root: Root, entry: Entry) -> None:
+async def remove_files(root: Root, entry: Entry, listed: Sequence[str] | None = None) -> None:
     """Delete what a tombstone stands for, and check that it is gone. Can be repeated.
+
+    Args:
+        root: where it is.
+        entry: of the tombstone.
+        listed: paths of its files, if they were listed a moment ago.
 
     Raises:
         StoreError: something is still there.
@@ -61,17 +69,26 @@ async def remove_files(root: Root, entry: Entry) -> None:
     if not entry.save_id:
         return  # put in the place of a damaged record: what it referred to is not known, and left to a sweep
     folder = save_folder(entry.name, entry.save_id)
-    listing = await root.store.list(folder)
-    failed = await root.store.delete([item.path for item in listing.objects])
-    for error in failed.values():
-        raise error
-    left = await root.store.list(folder)
-    if left.objects:
+    if listed is None:
+        listed = await _listed(root, folder)
+    await _delete_all(root, listed)
+    left = await _listed(root, folder)
+    if left and left != listed:  # come, or come to light, since
+        await _delete_all(root, left)
+        left = await _listed(root, folder)
+    if left:
         raise StoreError(
-            f"{root.store.url}/{left.objects[0].path} is still listed after it was deleted",
-            retryable=True,
-            path=left.objects[0].path,
+            f"{root.store.url}/{left[0]} is still listed after it was deleted", retryable=True, path=left[0]
         )
+
+
+async def _listed(root: Root, folder: str) -> list[str]:
+    return [item.path for item in (await root.store.list(folder)).objects]
+
+
+async def _delete_all(root: Root, paths: Sequence[str]) -> None:
+    for error in (await root.store.delete(paths)).values():
+        raise error
 
 
 async def remove_markers(root: Root, name: str) -> None:
@@ -80,9 +97,7 @@ async def remove_markers(root: Root, name: str) -> None:
     Raises:
         StoreError: one is still there, and the next checkpoint of that name would be pinned by it.
     """
-    failed = await root.store.delete([f"{name}/{PINNED_MARKER}", f"{name}/{PRESERVED_MARKER}"])
-    for error in failed.values():
-        raise error
+    await _delete_all(root, [f"{name}/{PINNED_MARKER}", f"{name}/{PRESERVED_MARKER}"])
 
 
 async def _replace(root: Root, found: FoundRecord, tombstone: Deleted) -> Entry | None:

@@ -52,8 +52,12 @@ async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool
     now = max(root.now(), root.store_time or root.now()) if dry_run else await store_time(root)
     swept: list[Swept] = []
     young: list[str] = []
+    recorded_of: dict[str, set[str]] = {}
+    for entry in catalog.entries:
+        if entry.save_id:
+            recorded_of.setdefault(entry.name, set()).add(entry.save_id)
     for folder in catalog.folders.values():
-        recorded = {entry.save_id for entry in catalog.entries if entry.name == folder.name and entry.save_id}
+        recorded = recorded_of.get(folder.name, set())
         unreadable = [slot for slot in folder.slots if slot_path(folder.name, slot) in catalog.damaged]
         if unreadable:
             continue  # whose data these are cannot be told
@@ -65,7 +69,7 @@ async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool
                 dead[save_id] = objects
             else:
                 young.append(save_id)
-        if not dry_run and not _fenced(folder, catalog).issuperset(dead):
+        if dead and not dry_run and not _fenced(folder, catalog).issuperset(dead):
             dead = {save_id: dead[save_id] for save_id in await fence(root, folder, list(dead), writer=writer)}
         for save_id, objects in dead.items():
             error = None if dry_run else await _delete(root, objects)

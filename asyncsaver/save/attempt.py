@@ -1,26 +1,21 @@
-"""One attempt to save: slot → write → part → merge → commit → state file → prune, and tidying up when it fails."""
+"""One attempt to save: slot → shards → part → merge → commit, and tidying up when it fails."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from asyncsaver.aio.completion import to_completion
+from asyncsaver.aio.tasks import run_all
 from asyncsaver.catalog.root import Root
-from asyncsaver.errors import (
-    AsyncSaverError,
-    CheckpointCorruptError,
-    CommitUnknownError,
-    ObjectNotFoundError,
-    RanksMissingError,
-)
+from asyncsaver.errors import AsyncSaverError, CheckpointCorruptError, CommitUnknownError
 from asyncsaver.formats import native
 from asyncsaver.formats.safetensors import encode_index
 from asyncsaver.model.checkpoint import Progress
-from asyncsaver.model.manifest import Aborted, Json, Manifest, Part
+from asyncsaver.model.manifest import Aborted, FileEntry, Json, Manifest, Part
 from asyncsaver.model.merge import check_sizes, merge_parts
 from asyncsaver.model.names import INDEX_FILE, PINNED_MARKER, new_save_id, part_path, save_folder, slot_path
 from asyncsaver.save.commit import Committed, choose_slot, commit, condemned_error
@@ -108,29 +103,29 @@ class Attempt:
         self.pinned = self.request.pin or found.folder.pinned
         self.preserved = found.folder.preserved
 
-    async def write(self) -> None:
-        """Write shards and the part."""
+    async def write(self) -> Part:
+        """Write the shards; returns what the part will say of them."""
         shard_bytes = largest_shard(self.shard_bytes, self.root.store)
         shards = ShardWriter(
             self.root, self.request.name, self.request.step, self.save_id, shard_bytes, self.request.report
         )
         part = await shards.write(self.staged)
-        data = await self.root.threads.run(native.encode, part)
-        await self.root.store.put(part_path(self.request.name, self.save_id, part.rank), data)
-        self.bytes_written += sum(file.size for file in part.files) + len(data)
+        self.bytes_written += sum(file.size for file in part.files)
+        return part
 
-    async def merge(self, sequence: int) -> Manifest:
-        """Read the parts back by name, merge them, and check that every shard stands on the store as it was written.
+    async def merge(self, part: Part, sequence: int) -> Manifest:
+        """Write the part and the index, check that every shard stands on the store as it was written, and merge.
+
+        What this process has written it knows; only the parts of others would have to be read.
 
         Raises:
             SaveAbortedError: a sweep has condemned this attempt, and deleted what it wrote.
-            RanksMissingError: a part is not there.
             ManifestError: the parts do not make up a whole checkpoint.
             CheckpointCorruptError: a shard is not there as it was written.
         """
         try:
-            return await self._merge(sequence)
-        except (RanksMissingError, CheckpointCorruptError) as error:
+            return await self._merge(part, sequence)
+        except CheckpointCorruptError as error:
             found = await self.root.reader.folder(self.request.name)
             for slot, one in found.records.items():
                 if isinstance(one.record, Aborted) and self.save_id in one.record.condemned:
@@ -138,16 +133,10 @@ class Attempt:
                     raise condemned_error(where, one.record, self.save_id) from error
             raise
 
-    async def _merge(self, sequence: int) -> Manifest:
-        part = await self._read_part(rank=0)
+    async def _merge(self, part: Part, sequence: int) -> Manifest:
         files, tensors = await self.root.threads.run(merge_parts, [part], save_id=self.save_id, world_size=1)
-        listing = await self.root.store.list(self.folder)
-        check_sizes(files, {item.path: item.size for item in listing.objects})
-        self.root.saw_store_time(item.modified for item in listing.objects)
-        if files:
-            index = await self.root.threads.run(_index, part, self.folder, self.staged.nbytes)
-            await self.root.store.put(self.folder + INDEX_FILE, index)
-            self.bytes_written += len(index)
+        # At once: none of them says anything about the others.
+        await run_all([self._put_part(part), self._put_index(part), self._check_written(files)])
         return Manifest(
             name=self.request.name,
             step=self.request.step,
@@ -225,13 +214,21 @@ class Attempt:
         committed = any(isinstance(one.record, Manifest) for one in found.records.values())
         return committed or bool(found.damaged) or bool(found.folder.saves.keys() - {self.save_id})
 
-    async def _read_part(self, rank: int) -> Part:
-        path = part_path(self.request.name, self.save_id, rank)
-        try:
-            blob = await self.root.store.get(path)
-        except ObjectNotFoundError as error:
-            raise RanksMissingError(f"{self.root.store.url}/{path}: rank {rank} of 1 has written no part") from error
-        return await self.root.threads.run(native.decode_part, blob.data, path)
+    async def _put_part(self, part: Part) -> None:
+        data = await self.root.threads.run(native.encode, part)
+        await self.root.store.put(part_path(self.request.name, self.save_id, part.rank), data)
+        self.bytes_written += len(data)
+
+    async def _put_index(self, part: Part) -> None:
+        if part.files:
+            data = await self.root.threads.run(_index, part, self.folder, self.staged.nbytes)
+            await self.root.store.put(self.folder + INDEX_FILE, data)
+            self.bytes_written += len(data)
+
+    async def _check_written(self, files: Sequence[FileEntry]) -> None:
+        listing = await self.root.store.list(self.folder)
+        check_sizes(files, {item.path: item.size for item in listing.objects})
+        self.root.saw_store_time(item.modified for item in listing.objects)
 
 
 def _index(part: Part, folder: str, total_size: int) -> bytes:

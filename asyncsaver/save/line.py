@@ -146,11 +146,11 @@ class SaveLine:
         try:
             await attempt.begin()
             write_began = loop.time()
-            await attempt.write()
+            part = await attempt.write()
             write_ended = loop.time()
             await ticket.wait_for_turn()
             turn_came = loop.time()
-            manifest = await attempt.merge(await self._next_sequence())
+            manifest = await attempt.merge(part, await self._next_sequence())
             committed = await attempt.commit(manifest)
         except BaseException:
             if attempt.outcome != "not committed":

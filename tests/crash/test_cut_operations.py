@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from asyncsaver import Saver
-from asyncsaver.catalog.reader import CatalogReader
 from asyncsaver.errors import AsyncSaverError
 
 from ..doubles.scripted import Cancel, Fail, Script, ScriptedStore, from_nth, nothing, nth  # noqa: TID252 - no package
-from ..doubles.world import broken, closing, for_each, timed_out  # noqa: TID252
+from ..doubles.world import broken, closing, for_each, timed_out, unretried  # noqa: TID252
 from .grounds import S3, Ground, open_ground
 from .scenarios import SCENARIOS, Scenario, numbers_of, saver_for
 from .soundness import assert_sound
@@ -54,19 +53,10 @@ def script_of(cut: Cut, task: Callable[[], asyncio.Task[Any]]) -> Script:
             return nth(cut.number, Cancel(task, applied=True))
 
 
-def unretried(scenario: Scenario, store: ScriptedStore) -> Saver:
-    """A saver whose every call reaches the store as the protocol makes it: a fault is met by the protocol, not by retries."""
-    saver = saver_for(scenario, store)
-    root = saver._root
-    root.store = store
-    root.reader = CatalogReader(store, root.naming, root.threads)
-    return saver
-
-
 async def operations_of(ground: Ground, scenario: Scenario) -> int:
     async with open_ground(ground) as inner:
         store = ScriptedStore(inner, nothing)
-        async with unretried(scenario, store) as saver:
+        async with unretried(saver_for(scenario, store), store) as saver:
             await scenario.action(saver, ground.part_bytes)
             return len(store.calls)
 
@@ -84,7 +74,7 @@ async def interrupted(ground: Ground, cut: Cut) -> BaseException | None:
     tasks: list[asyncio.Task[Any]] = []
     async with open_ground(ground) as inner:
         store = ScriptedStore(inner, script_of(cut, lambda: tasks[0]))
-        async with closing(unretried(cut.scenario, store)) as saver:
+        async with closing(unretried(saver_for(cut.scenario, store), store)) as saver:
 
             async def act() -> None:
                 await cut.scenario.action(saver, ground.part_bytes)

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 from asyncsaver import Saver
-from asyncsaver.catalog.reader import CatalogReader
 from asyncsaver.errors import AsyncSaverError, StoreError, StoreTimeoutError
 from asyncsaver.formats import native
 from asyncsaver.model.manifest import Aborted, Deleted, Manifest, Record
@@ -59,6 +58,14 @@ def broken() -> StoreError:
     return StoreError("broken", retryable=False)
 
 
+def unretried(saver: Saver, store: Store) -> Saver:
+    """The same saver on another store, whose every call reaches it as the protocol makes it: nothing is sent twice."""
+    root = saver._root
+    root.store = store
+    root.__post_init__()  # what works on the store is made anew
+    return saver
+
+
 @dataclass(slots=True)
 class World:
     """A root in memory.
@@ -88,10 +95,7 @@ class World:
         ticks = itertools.count()
         options = {"shard_bytes": 1, "max_to_keep": None, "retry_timeout": 0.3}
         saver = Saver(self.url, **{**options, "clock": lambda: behind.timestamp() + next(ticks), **arguments})
-        root = saver._root
-        root.store = store or self.memory()
-        root.reader = CatalogReader(root.store, root.naming, root.threads)
-        return saver
+        return unretried(saver, store or self.memory())
 
     def copy(self) -> World:
         """Another root with the same objects, in the same versions."""

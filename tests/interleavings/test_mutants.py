@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,9 +23,18 @@ from asyncsaver.model.statefile import Entry, StateFile, entry_of
 from asyncsaver.prune import clock, prune, sweep
 from asyncsaver.prune.retire import remove_files, retire
 from asyncsaver.save.commit import Committed
-from asyncsaver.store import Buffer, Listing, ObjectInfo, PutMode, probe
-from asyncsaver.testing import Chooser, Guarantees, SimulatedStore, all_schedules, explore, random_schedules
+from asyncsaver.store import Store, probe
+from asyncsaver.testing import (
+    Chooser,
+    Guarantees,
+    SimulatedBucket,
+    SimulatedStore,
+    all_schedules,
+    explore,
+    random_schedules,
+)
 
+from ..doubles.shards_last import ShardsLast  # noqa: TID252 - test folders have no name
 from .actors import Place
 from .oracle import ViolationError
 from .scenarios import SCENARIOS, Scenario
@@ -35,12 +44,11 @@ pytestmark = pytest.mark.torture
 _ENOUGH = 3000
 
 
-def caught(scenario: Scenario, what: str, *, wrap: type[SimulatedStore] | None = None) -> None:
+def caught(scenario: Scenario, what: str, *, client: Callable[[SimulatedBucket, str], Store] = SimulatedStore) -> None:
     """Explore until the explorer objects, in these words."""
 
     def change(place: Place) -> None:
-        if wrap is not None:
-            place.client = wrap
+        place.client = client
 
     def run(chooser: Chooser) -> None:
         scenario.run(chooser, change=change)
@@ -133,32 +141,11 @@ def test_with_data_deleted_before_their_reference_a_ruin_is_listed(monkeypatch: 
     caught(SCENARIOS["two pruners"], "is committed, but")
 
 
-class _ShardsLast(SimulatedStore):
-    """Sends shards only once the manifest stands; until then it pretends that they were there."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.held: dict[str, bytes] = {}
-
-    async def put(self, path: str, data: Buffer, *, mode: PutMode = "overwrite") -> ObjectInfo:
-        if path.endswith(".safetensors"):
-            self.held[path] = bytes(data)
-            return ObjectInfo(path, len(self.held[path]))
-        info = await super().put(path, data, mode=mode)
-        if mode == "create":
-            for shard, content in self.held.items():
-                await super().put(shard, content)
-            self.held.clear()
-        return info
-
-    async def list(self, prefix: str = "", *, delimiter: bool = False) -> Listing:
-        found = await super().list(prefix, delimiter=delimiter)
-        held = [ObjectInfo(path, len(data)) for path, data in self.held.items() if path.startswith(prefix)]
-        return Listing([*found.objects, *held], found.prefixes)
-
-
 def test_with_the_manifest_before_the_shards_a_ruin_is_listed(one_at_a_step: Scenario) -> None:
-    caught(one_at_a_step, "is committed, but", wrap=_ShardsLast)
+    def client(bucket: SimulatedBucket, name: str) -> Store:
+        return ShardsLast(SimulatedStore(bucket, name))
+
+    caught(one_at_a_step, "is committed, but", client=client)
 
 
 def test_without_a_second_look_a_reader_takes_a_deletion_for_damage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +204,7 @@ def test_without_sweeping_probes_those_of_the_dead_stay(monkeypatch: pytest.Monk
 
 
 def test_with_failed_deletions_overlooked_what_is_left_is_reported_as_deleted(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def once(root: Root, entry: Entry) -> None:
+    async def once(root: Root, entry: Entry, *_: Any) -> None:
         listing = await root.store.list(save_folder(entry.name, entry.save_id))
         await root.store.delete([item.path for item in listing.objects])
 

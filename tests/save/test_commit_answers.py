@@ -11,6 +11,7 @@ import pytest
 from asyncsaver import Saver
 from asyncsaver.errors import (
     AccessDeniedError,
+    CheckpointCorruptError,
     CheckpointDeletedError,
     CheckpointExistsError,
     CommitUnknownError,
@@ -351,3 +352,42 @@ async def test_the_manifest_that_lands_is_the_one_that_is_returned() -> None:
         assert (manifest.save_id, manifest.total_bytes) == (checkpoint.save_id, checkpoint.total_bytes)
         (listed,) = await saver.checkpoints()
         assert (listed.metrics, listed.metadata) == ({"loss": 0.5}, {"git": "abc"})
+
+
+@pytest.mark.parametrize("damage", [b"garbage", b"", None])
+async def test_a_part_that_is_damaged_before_the_commit_harms_nothing(damage: bytes | None) -> None:
+    """What this process has written it need not be told by the store."""
+    world = World()
+
+    async def spoil() -> None:
+        [part] = [path for path in await world.objects() if "/part-" in path]
+        if damage is None:
+            await world.memory().delete([part])
+        else:
+            await world.memory().put(part, damage)
+
+    async with world.saver(world.store(at("create", SLOT, Meanwhile(spoil))), max_to_keep=1) as saver:
+        checkpoint = await save(saver)
+        assert (await saver.verify()).checkpoint.save_id == checkpoint.save_id
+        assert number_of(await saver.restore()) == 50
+        await saver.save(state_of(2), step=6)
+        assert await world.numbers() == {"ckpt-00000006": 2}
+    await world.assert_nothing_unreferenced()
+
+
+@pytest.mark.parametrize("damage", [b"", None])
+async def test_a_shard_that_is_damaged_before_it_is_listed_is_not_committed(damage: bytes | None) -> None:
+    world = World()
+
+    async def spoil() -> None:
+        shard = next(path for path in await world.objects() if path.endswith("-00003.safetensors"))
+        if damage is None:
+            await world.memory().delete([shard])
+        else:
+            await world.memory().put(shard, damage)
+
+    async with world.saver(world.store(at("list", f"{NAME}/2", Meanwhile(spoil)))) as saver:
+        with pytest.raises(CheckpointCorruptError, match=r"model-0000\d-of-00003\.safetensors"):
+            await save(saver)
+        assert await saver.latest() is None
+    assert await world.objects() == {}

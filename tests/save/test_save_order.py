@@ -17,10 +17,10 @@ from ..doubles.world import World, broken, number_of, state_of  # noqa: TID252
 
 
 def held(**holds: Hold) -> Any:
-    """Hold back the part of each of these steps (``s1=…``)."""
+    """Hold back a shard of each of these steps (``s1=…``)."""
 
     def script(call: Call) -> Fault | None:
-        if call.operation == "put" and "part-00000" in call.path:
+        if call.operation == "put" and "model-00001" in call.path:
             return holds.get(f"s{int(call.path.split('/')[0].rpartition('-')[2])}")
         return None
 

@@ -28,7 +28,26 @@ async def test_a_save_in_the_steady_state() -> None:
         [*shards, "part-00000.json", "model.safetensors.index.json", "manifest.json", "checkpoint.json"]
     )
     counts = Counter(call.operation for call in store.calls)
-    assert counts == {"put": 5, "create": 1, "replace_if": 1, "list": 2, "get": 2}
+    assert counts == {"put": 5, "create": 1, "replace_if": 1, "list": 2}
+
+
+async def test_pruning_one_checkpoint() -> None:
+    world = World()
+    store = world.store()
+    async with world.saver(store, max_to_keep=1) as saver:
+        await saver.save(state_of(1), step=1)
+        store.calls.clear()
+        await saver.save(state_of(2), step=2)
+    assert await world.numbers() == {"ckpt-00000002": 2}
+    saving = {"put": 5, "create": 1, "replace_if": 1, "list": 2}
+    pruning = {
+        "list": 2,
+        "get": 1,
+        "replace_if": 2,
+        "delete": 1,
+    }  # a look, a tombstone, the files, a look, the state file
+    counts = Counter(call.operation for call in store.calls)
+    assert counts == Counter(saving) + Counter(pruning)
 
 
 async def test_restoring_the_latest() -> None:

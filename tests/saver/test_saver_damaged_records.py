@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import numpy as np
 import pytest
 
-from asyncsaver import CheckpointCorruptError, ManifestError, RanksMissingError, Saver
+from asyncsaver import CheckpointCorruptError, ManifestError
 
 from .place import Place, sealed
 from .states import bits
@@ -233,37 +231,3 @@ async def test_a_state_file_that_lies_is_not_believed(memory: Place) -> None:
         assert [one.step for one in await saver.checkpoints()] == [1, 2]
         await saver.prune()
         assert bits(await saver.restore(step=1)) == bits(STATE)
-
-
-@pytest.mark.parametrize(
-    ("damage", "error", "words"),
-    [
-        (lambda _: b"garbage", ManifestError, "part-00000.json"),
-        (lambda data: data[:-10], ManifestError, "part-00000.json"),
-        (edited(rank=3), ManifestError, "rank 3"),
-        (edited(world_size=2), ManifestError, "rank 0"),
-        (edited(save_id="20260101T000000Z-0000000000000000"), ManifestError, "20260101T000000Z-0000000000000000"),
-        (lambda _: None, RanksMissingError, "part-00000.json: rank 0 of 1"),
-    ],
-)
-async def test_a_part_that_is_damaged_before_the_commit(
-    memory: Place,
-    held_back: Callable[[Saver], AbstractAsyncContextManager[asyncio.Event]],
-    damage: Callable[[bytes], bytes | None],
-    error: type[Exception],
-    words: str,
-) -> None:
-    async with memory.saver() as saver:
-        async with held_back(saver) as reached:
-            save = asyncio.create_task(saver.save({"x": np.arange(4)}, step=1))
-            await reached.wait()
-            [part] = [path for path in await memory.paths() if "/part-" in path]
-            data = damage(await memory.get(part))
-            if data is None:
-                await memory.remove(part)
-            else:
-                await memory.put(part, data)
-        with pytest.raises(error, match=words):
-            await save
-        assert await saver.latest() is None
-        assert await memory.paths() == []

@@ -13,11 +13,10 @@ from typing import Any
 from hypothesis.stateful import RuleBasedStateMachine
 
 from asyncsaver import Saver
-from asyncsaver.catalog.reader import CatalogReader
 from asyncsaver.model.names import STATE_FILE
 from asyncsaver.store import Store
 
-from ..doubles.world import World, state_of  # noqa: TID252 - test folders have no name
+from ..doubles.world import World, state_of, unretried  # noqa: TID252 - test folders have no name
 from .inside import Inside
 from .model import Held, Outcome, Saved, after_commit, without
 from .mortal import Died, Life, Moment, NoThreads
@@ -66,11 +65,9 @@ class Ground(RuleBasedStateMachine):
         store = self.wrap(self.world.store(life))
         saver = Saver(store, shard_bytes=1, retention=self.policy.real, clock=self._clock)
         root = saver._root
-        root.store = store  # without retries in between
         root.threads = NoThreads()
-        root.reader = CatalogReader(root.store, root.naming, root.threads)
         root.random_bits = self.random.getrandbits
-        return saver
+        return unretried(saver, store)
 
     def _clock(self) -> float:
         return self.time.timestamp()
