@@ -5,18 +5,16 @@ Whatever these functions are given to decode, they raise `ManifestError` and not
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 import xxhash
 
 from asyncsaver.errors import ManifestError
+from asyncsaver.formats.batches import BATCH, LARGE, UNREADABLE, decode_tensors, decode_tree, encode_members
+from asyncsaver.formats.checks import check_files, check_tensors
 from asyncsaver.model.checkpoint import check_metadata, decode_metrics
-from asyncsaver.model.dtypes import dtype_from_name
-from asyncsaver.model.manifest import FORMAT, LARGEST, VERSION, Deleted, FileEntry, Manifest, Part, Record, TensorEntry
+from asyncsaver.model.manifest import FORMAT, LARGEST, VERSION, Deleted, Manifest, Part, Record
 from asyncsaver.model.merge import check_coverage
 from asyncsaver.model.names import MAX_STEP, check_relative, is_save_id, slot_path
 from asyncsaver.model.statefile import FORMAT as STATE_FORMAT
@@ -24,8 +22,6 @@ from asyncsaver.model.statefile import VERSION as STATE_VERSION
 from asyncsaver.model.statefile import Entry, StateFile
 
 T = TypeVar("T")
-_MAX_AXES = 64
-_BATCH = 5_000  # tensors encoded at once: about a millisecond
 _OPENING = b'{"checksum":"'
 _SEALED = len(_OPENING) + 32 + 1  # from here on the checksum counts: after the quote that ends it
 
@@ -37,16 +33,9 @@ class _Head(msgspec.Struct):
 
 def encode(value: Record | Part | StateFile) -> bytes:
     """Any of them as JSON, sealed."""
-    if isinstance(value, (Manifest, Part)) and len(value.tensors) > _BATCH:
-        value = msgspec.structs.replace(value, tensors=_encode_tensors(value.tensors))
+    if isinstance(value, (Manifest, Part)) and len(value.tensors) > BATCH:
+        value = msgspec.structs.replace(value, tensors=encode_members(value.tensors))
     return seal(msgspec.json.encode(value))
-
-
-def _encode_tensors(tensors: dict[str, TensorEntry]) -> msgspec.Raw:
-    """The same bytes as in one go. But encoding holds the GIL, and so the event loop, for as long as a call takes."""
-    entries = iter(tensors.items())
-    batches = iter(lambda: dict(itertools.islice(entries, _BATCH)), {})
-    return msgspec.Raw(b"{" + b",".join([msgspec.json.encode(batch)[1:-1] for batch in batches]) + b"}")
 
 
 def seal(document: bytes) -> bytes:
@@ -83,9 +72,8 @@ def decode_record(data: bytes, *, name: str, slot: int) -> Record:
         if not is_save_id(record.save_id):
             raise ManifestError(f"{where}: {record.save_id[:100]!r} is no save id", path=where)
         _check_listed(record, where)
-        _check_files(record.files, where)
-        _check_tensors(record.tensors, record.files, where)
-        for tensor, entry in record.tensors.items():
+        check_files(record.files, where)
+        for tensor, entry in check_tensors(record.tensors, record.files, where):
             try:
                 check_coverage(tensor, entry)
             except ManifestError as error:
@@ -99,8 +87,8 @@ def decode_record(data: bytes, *, name: str, slot: int) -> Record:
 def decode_part(data: bytes, where: str) -> Part:
     """Read a rank's part, found at the path ``where``."""
     part = _decode(data, where, Part, "asyncsaver-part", VERSION)
-    _check_files(part.files, where)
-    _check_tensors(part.tensors, part.files, where)
+    check_files(part.files, where)
+    check_tensors(part.tensors, part.files, where)
     return part
 
 
@@ -120,7 +108,7 @@ def _other_version(data: bytes, version: int) -> str:
     """What a document whose checksum differs says of its version, if that is another one."""
     try:
         said = msgspec.json.decode(data, type=_Head).version
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return ""
     return "" if said == version else f" (it says that it is of format version {said}, which is unknown)"
 
@@ -133,8 +121,9 @@ def _decode(data: bytes, where: str, kind: type[T], expected: str, version: int)
             path=where,
         )
     try:
-        head = msgspec.json.decode(data, type=_Head)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        small, large = _divide(data)
+        head = msgspec.json.decode(small, type=_Head)
+    except UNREADABLE as error:
         raise ManifestError(
             f"{where}: damaged, not readable as JSON with a format and a version: {error}", path=where
         ) from error
@@ -149,9 +138,35 @@ def _decode(data: bytes, where: str, kind: type[T], expected: str, version: int)
     if not sealed:  # asked last: another format, or another version of this one, has no reason to begin so
         raise ManifestError(f"{where}: damaged: does not begin with its checksum", path=where)
     try:
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
+        value = msgspec.json.decode(small, type=kind)
+        if not large or not isinstance(value, (Manifest, Part)):
+            return value
+        filled: dict[str, Any] = {"tensors": decode_tensors(large["tensors"])} if "tensors" in large else {}
+        if "tree" in large and isinstance(value, Manifest):
+            filled["tree"] = decode_tree(large["tree"])
+        return cast("T", msgspec.structs.replace(cast("Manifest | Part", value), **filled))
+    except UNREADABLE as error:
         raise ManifestError(f"{where}: damaged: {error}", path=where) from error
+
+
+def _divide(data: bytes) -> tuple[bytes, dict[str, bytes]]:
+    """Take out what is too large to be decoded at once, and leave an empty object in its place.
+
+    Returns:
+        What is left of the document, and the fields that were taken out.
+
+    Raises:
+        Exception: one of `UNREADABLE`.
+    """
+    if len(data) <= LARGE:
+        return data, {}
+    fields = msgspec.json.decode(data, type=dict[str, msgspec.Raw])  # skips the values, which is fast
+    large = {
+        name: bytes(fields[name])
+        for name in fields.keys() & {"tensors", "tree"}
+        if len(memoryview(fields[name])) > LARGE
+    }
+    return msgspec.json.encode(fields | dict.fromkeys(large, msgspec.Raw(b"{}"))), large
 
 
 def _checksum(data: bytes) -> bytes:
@@ -169,54 +184,3 @@ def _check_listed(record: Manifest | Entry, where: str) -> None:
             float(value)
     except (ValueError, TypeError, OverflowError) as error:
         raise ManifestError(f"{where}: {error}", path=where) from error
-
-
-def _check_files(files: list[FileEntry], where: str) -> None:
-    for file in files:
-        check_relative(file.path, where)
-        if not 0 <= file.size <= LARGEST:
-            raise ManifestError(f"{where}: {file.path} cannot have {file.size} bytes", path=where)
-
-
-def _check_tensors(tensors: dict[str, TensorEntry], files: list[FileEntry], where: str) -> None:
-    sizes = [file.size for file in files]
-    for name, entry in tensors.items():
-        try:
-            itemsize = dtype_from_name(entry.dtype).itemsize
-        except (TypeError, ValueError) as error:
-            raise ManifestError(f"{where}: tensor {name!r}: {error}", path=where, tensors=[name]) from error
-        if _is_whole(entry, sizes, itemsize):
-            continue
-        problem = _problem(entry, files, itemsize)
-        if problem:
-            raise ManifestError(f"{where}: tensor {name!r}: {problem}", path=where, tensors=[name])
-
-
-def _is_whole(entry: TensorEntry, sizes: Sequence[int], itemsize: int) -> bool:
-    """Whether a tensor that has elements is just one chunk, in which `_problem` would find nothing: nearly always."""
-    shape = entry.shape
-    if len(entry.chunks) != 1 or len(shape) > _MAX_AXES:
-        return False
-    [chunk] = entry.chunks
-    return (
-        chunk.shape == shape
-        and min(shape, default=1) > 0
-        and 0 <= chunk.file < len(sizes)
-        and 0 <= chunk.start < chunk.stop <= sizes[chunk.file]
-        and chunk.stop - chunk.start == itemsize * math.prod(shape)
-    )
-
-
-def _problem(entry: TensorEntry, files: list[FileEntry], itemsize: int) -> str:
-    # NumPy refuses shapes whose axes are too long together even where one of them is 0.
-    extent = itemsize * math.prod(size or 1 for size in entry.shape[:_MAX_AXES])
-    if len(entry.shape) > _MAX_AXES or any(size < 0 for size in entry.shape) or extent > LARGEST:
-        return f"impossible shape {list(entry.shape)[:8]}"
-    for chunk in entry.chunks:
-        if not 0 <= chunk.file < len(files):
-            return f"a chunk is in file {chunk.file} of {len(files)}"
-        if not 0 <= chunk.start <= chunk.stop <= files[chunk.file].size:
-            return f"bytes {chunk.start} to {chunk.stop} are not within {files[chunk.file].path}"
-        if any(size < 0 for size in chunk.shape) or chunk.stop - chunk.start != itemsize * math.prod(chunk.shape):
-            return f"{chunk.stop - chunk.start} bytes cannot be {entry.dtype}{list(chunk.shape)}"
-    return ""

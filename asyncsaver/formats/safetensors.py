@@ -6,10 +6,13 @@ padded with spaces, then the tensors' bytes without gaps.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable, Mapping
 
 import msgspec
+
+from asyncsaver.formats.batches import BATCH, batches
 
 _ALIGNMENT = 64
 
@@ -26,11 +29,14 @@ def encode_header(tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]])
     Args:
         tensors: name, safetensors dtype, shape, first byte and end in the data section, in file order.
     """
+    rows = iter(tensors)
     # transformers refuses files whose metadata name no framework it knows.
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    for name, code, shape, start, stop in tensors:
-        header[name] = _Tensor(code, shape, (start, stop))
-    text = msgspec.json.encode(header)
+    members = [b'{"__metadata__":{"format":"pt"}']
+    while batch := {
+        name: _Tensor(code, shape, (start, stop)) for name, code, shape, start, stop in itertools.islice(rows, BATCH)
+    }:
+        members.append(msgspec.json.encode(batch)[1:-1])
+    text = b",".join(members) + b"}"
     padded = text.ljust(-(-(len(text) + 8) // _ALIGNMENT) * _ALIGNMENT - 8)
     return struct.pack("<Q", len(padded)) + padded
 
@@ -42,6 +48,12 @@ def encode_index(weight_map: Mapping[str, str], total_size: int) -> bytes:
         weight_map: tensor → file name.
         total_size: of all tensors, in bytes.
     """
-    return msgspec.json.format(
-        msgspec.json.encode({"metadata": {"total_size": total_size}, "weight_map": weight_map}), indent=1
-    )
+    opening = msgspec.json.format(msgspec.json.encode({"metadata": {"total_size": total_size}}), indent=1)[:-2]
+    members = [_indented(batch) for batch in batches(weight_map)]
+    return opening + b',\n "weight_map": {' + b",".join(members) + (b"\n }\n}" if members else b"}\n}")
+
+
+def _indented(members: Mapping[str, str]) -> bytes:
+    """The lines of an object that stands inside another, without its brackets."""
+    text = msgspec.json.format(msgspec.json.encode({"": members}), indent=1)
+    return text[text.index(b"{", 1) + 1 : text.rindex(b"\n }")]

@@ -41,6 +41,7 @@ class TensorLeaf(msgspec.Struct, frozen=True, gc=False):
         name: its path joined with ``.``.
         dtype: as stored (little-endian).
         shape: its lengths; ``()`` for a single element.
+        nbytes: its size in bytes. A field, because it is asked for so often.
         kind: of the adapter that gives its data: ``adapters.by_kind(kind).to_numpy(value)``, in any byte order.
         value: the array itself, as the caller's state holds it.
     """
@@ -48,13 +49,9 @@ class TensorLeaf(msgspec.Struct, frozen=True, gc=False):
     name: str
     dtype: DType
     shape: tuple[int, ...]
+    nbytes: int
     kind: str
     value: Any
-
-    @property
-    def nbytes(self) -> int:
-        """Its size in bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,7 @@ class _Flattening:
             leaf = self._claim(name, path)
             if type(value) is bytes and len(value) > MAX_INLINE_BYTES:
                 data = np.frombuffer(value, np.uint8)
-                self.tensors.append(TensorLeaf(leaf, data.dtype, data.shape, "numpy", data))
+                self.tensors.append(TensorLeaf(leaf, data.dtype, data.shape, data.nbytes, "numpy", data))
                 return {"blob": leaf}
             return encode(value)
         adapter = self._adapters.find(value)
@@ -156,8 +153,9 @@ class _Flattening:
                 dtype = self._stored[spec.dtype] = storage_order(spec.dtype)
         except UnsupportedLeafError as exc:
             raise UnsupportedLeafError(f"{name}: {exc}") from exc
-        self.tensors.append(TensorLeaf(name, dtype, spec.shape, adapter.kind, value))
-        return {"tensor": name} if adapter.kind == "numpy" else {"tensor": name, "kind": adapter.kind}
+        shape, kind = spec.shape, adapter.kind
+        self.tensors.append(TensorLeaf(name, dtype, shape, math.prod(shape) * dtype.itemsize, kind, value))
+        return {"tensor": name} if kind == "numpy" else {"tensor": name, "kind": kind}
 
     def _scalar(self, value: np.generic, name: str) -> Node:
         try:

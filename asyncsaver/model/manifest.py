@@ -51,11 +51,14 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class TensorEntry(msgspec.Struct, frozen=True, gc=False):
-    """A tensor: its true dtype (a name that `model.dtypes` knows), its shape, and the chunks that cover it once."""
+    """A tensor: its true dtype (a name that `model.dtypes` knows), its shape, and the chunks that cover it once.
+
+    The chunks are a tuple because the garbage collector, other than with a list, soon need not look at it any more.
+    """
 
     dtype: str
     shape: tuple[int, ...]
-    chunks: list[Chunk]
+    chunks: tuple[Chunk, ...]
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):

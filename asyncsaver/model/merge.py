@@ -48,6 +48,7 @@ def merge_parts(
     files: list[FileEntry] = []
     seen: set[str] = set()
     merged: dict[str, TensorEntry] = {}
+    spread: dict[str, list[Chunk]] = {}  # of tensors in several parts
     for _, part in sorted(by_rank.items()):
         base = len(files)
         for file in part.files:
@@ -55,18 +56,23 @@ def merge_parts(
                 raise ManifestError(f"save {save_id}: two ranks wrote {file.path}", path=file.path)
             seen.add(file.path)
             files.append(file)
+        if not merged and not base:
+            merged.update(part.tensors)
+            continue
         for name, entry in part.tensors.items():
-            chunks = [_moved(chunk, base) for chunk in entry.chunks] if base else entry.chunks
+            chunks = tuple([_moved(chunk, base) for chunk in entry.chunks])
             earlier = merged.get(name)
             if earlier is None:
-                merged[name] = TensorEntry(entry.dtype, entry.shape, [*chunks])
+                merged[name] = TensorEntry(entry.dtype, entry.shape, chunks)
             elif (earlier.dtype, earlier.shape) != (entry.dtype, entry.shape):
                 raise ManifestError(
                     f"save {save_id}: rank {part.rank} has {name!r} as {entry.dtype}{list(entry.shape)}, "
                     f"an earlier one as {earlier.dtype}{list(earlier.shape)}"
                 )
             else:
-                earlier.chunks.extend(chunks)
+                spread.setdefault(name, [*earlier.chunks]).extend(chunks)
+    for name, together in spread.items():
+        merged[name] = TensorEntry(merged[name].dtype, merged[name].shape, tuple(together))
     for name, entry in merged.items():
         check_coverage(name, entry)
     return files, merged

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,12 +115,12 @@ class _Parsing:
                 child = self.node(state, name, depth + 1)
                 return self._branch(name, "object", (), (child,), start)
             case {"list": list(nodes), **rest} | {"tuple": list(nodes), **rest} if not rest:
-                return self._children(name, next(iter(node)), list(enumerate(nodes)), depth)
+                return self._children(name, next(iter(node)), enumerate(nodes), depth)
             case {"dict": dict(pairs), **rest} if not rest:
-                return self._children(name, "dict", list(pairs.items()), depth)
+                return self._children(name, "dict", pairs.items(), depth)
             case {"namedtuple": dict(pairs), **rest} | {"dataclass": dict(pairs), **rest} if _is_text(rest, "type"):
                 kind = "namedtuple" if "namedtuple" in node else "dataclass"
-                return self._children(name, kind, list(pairs.items()), depth)
+                return self._children(name, kind, pairs.items(), depth)
             case {"items": list(pairs), **rest} | {"ordereddict": list(pairs), **rest} if not rest:
                 return self._children(name, "dict", _pairs(pairs, name), depth)
             case {"defaultdict": list(pairs), **rest} if not rest:
@@ -139,9 +139,10 @@ class _Parsing:
             raise _damaged(name, str(exc)) from exc
         return self._leaf(ValueNode(name or BARE_NAME, value))
 
-    def _children(self, name: str | None, kind: str, pairs: list[tuple[Any, Node]], depth: int) -> TreeNode:
+    def _children(self, name: str | None, kind: str, pairs: Iterable[tuple[Any, Node]], depth: int) -> TreeNode:
         start = len(self.leaves)
-        children: list[TreeNode] = []
+        children: dict[str | int, TreeNode] = {}
+        count = 0
         for key, node in pairs:
             if type(key) is not str and type(key) is not int:
                 raise _damaged(name, f"a key is a {type(key).__name__}")
@@ -149,11 +150,11 @@ class _Parsing:
                 full_name = str(key) if name is None else f"{name}.{key}"
             except ValueError as exc:  # Python limits how long a number it writes out
                 raise _damaged(name, "a key is a number that is too long to be named") from exc
-            children.append(self.node(node, full_name, depth + 1))
-        keys = tuple(key for key, _ in pairs)
-        if len(set(keys)) != len(keys):
+            children[key] = self.node(node, full_name, depth + 1)
+            count += 1
+        if len(children) != count:
             raise _damaged(name, "two entries have one key")
-        return self._branch(name, kind, keys, tuple(children), start)
+        return self._branch(name, kind, tuple(children), tuple(children.values()), start)
 
     def _branch(
         self, name: str | None, kind: str, keys: tuple[str | int, ...], children: tuple[TreeNode, ...], start: int
@@ -175,9 +176,8 @@ class _Parsing:
         return self._leaf(TensorNode(name or BARE_NAME, tensor, kind, spec))
 
     def _leaf(self, leaf: Leaf) -> Leaf:
-        if leaf.name in self.leaves:
+        if self.leaves.setdefault(leaf.name, leaf) is not leaf:
             raise _damaged(leaf.name, "two leaves have this name")
-        self.leaves[leaf.name] = leaf
         return leaf
 
 

@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-import msgspec
+import numpy as np
 
 _GAP = 64 * 1024  # reading this much for nothing is cheaper than another request
 
 
-class Piece(msgspec.Struct, frozen=True, gc=False):
-    """A run of bytes that somebody needs.
+class Ranged(Protocol):
+    """A run of bytes that somebody needs."""
 
-    Attributes:
-        need: which need it belongs to.
-        offset: where it begins in that need, in bytes.
-        start: where it begins in the file.
-        stop: one past its end in the file.
-    """
+    @property
+    def file(self) -> int:
+        """Position of the file in a list of files."""
+        ...
 
-    need: int
-    offset: int
-    start: int
-    stop: int
+    @property
+    def start(self) -> int:
+        """Its first byte in the file."""
+        ...
+
+    @property
+    def stop(self) -> int:
+        """One past its last byte."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """One request: a byte range of one file, and the pieces in it, in file order."""
+    """One request: a byte range of one file.
+
+    Attributes:
+        file: position of the file in the list of files.
+        start: first byte in the file.
+        stop: one past the last byte.
+        needs: positions of the needs that it serves, in file order: several that lie in it whole, or a single one, of which it
+            may be just a part.
+    """
 
     file: int
     start: int
     stop: int
-    pieces: Sequence[Piece]
+    needs: Sequence[int]
 
     @property
     def nbytes(self) -> int:
@@ -42,44 +54,51 @@ class Fetch:
 
     @property
     def direct(self) -> bool:
-        """Whether it is one piece and nothing else, so that it can be read straight to where it belongs."""
-        return len(self.pieces) == 1 and self.nbytes == self.pieces[0].stop - self.pieces[0].start
+        """Whether all of it belongs to one need, so that it can be read straight to where it belongs."""
+        return len(self.needs) == 1
 
 
-def plan_fetches(needs: Iterable[tuple[int, int, int]], request_bytes: int) -> list[Fetch]:
+def plan_fetches(needs: Sequence[Ranged], request_bytes: int) -> list[Fetch]:
     """Cut large needs into requests and join small neighbours.
 
     Args:
-        needs: file, first byte and end, each; empty ones get no request.
+        needs: empty ones get no request.
         request_bytes: the most that a request has.
 
     Returns:
         Requests in order of file and position. Every byte of every need is in exactly one of them.
     """
-    ordered = sorted((file, start, stop, need) for need, (file, start, stop) in enumerate(needs) if stop > start)
+    files, starts, stops = (
+        [need.file for need in needs],
+        [need.start for need in needs],
+        [need.stop for need in needs],
+    )
     fetches: list[Fetch] = []
-    pieces: list[Piece] = []
+    joined: list[int] = []
     current = -1
 
     first = end = 0  # of the request that is being put together
 
     def close() -> None:
-        if pieces:
-            fetches.append(Fetch(current, first, end, tuple(pieces)))
-            pieces.clear()
+        if joined:
+            fetches.append(Fetch(current, first, end, tuple(joined)))
+            joined.clear()
 
-    for file, start, stop, need in ordered:
+    # Sorted by NumPy, since for tuples in their hundred thousands this would be most of the work here.
+    for need in np.lexsort((stops, starts, files)).tolist():
+        file, start, stop = files[need], starts[need], stops[need]
         if stop - start > request_bytes:
             close()
-            for cut in range(start, stop, request_bytes):
-                cut_end = min(cut + request_bytes, stop)
-                fetches.append(Fetch(file, cut, cut_end, (Piece(need, cut - start, cut, cut_end),)))
+            cuts = range(start, stop, request_bytes)
+            fetches.extend(Fetch(file, cut, min(cut + request_bytes, stop), (need,)) for cut in cuts)
             continue
-        if pieces and (file != current or start - end > _GAP or max(stop, end) - first > request_bytes):
+        if stop == start:
+            continue
+        if joined and (file != current or start - end > _GAP or max(stop, end) - first > request_bytes):
             close()
-        if not pieces:
+        if not joined:
             current, first, end = file, start, stop
-        pieces.append(Piece(need, 0, start, stop))
+        joined.append(need)
         end = max(end, stop)
     close()
     return fetches

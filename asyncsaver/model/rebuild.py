@@ -17,7 +17,7 @@ from asyncsaver.model.containers import remade
 from asyncsaver.model.dtypes import Array, DType, cast, storage_order
 from asyncsaver.model.fit import DtypePolicy, cast_dtype, dtype_policy
 from asyncsaver.model.leaves import Adapters, TensorSpec
-from asyncsaver.model.match import Bytes, Fill, Given, Load, Match, Rules, Step, match
+from asyncsaver.model.match import Bytes, Fill, Given, Load, Match, Remake, Rules, Step, match
 from asyncsaver.model.materialise import materialise
 from asyncsaver.model.nodes import Node
 from asyncsaver.model.parse import BranchNode, ParsedTree, TensorNode, TreeNode, parse_tree
@@ -206,15 +206,13 @@ def _target_reads(step: Step, destination: Callable[[Fill], Array | None]) -> li
     found: list[TensorRead] = []
     rest = [step]
     while rest:
-        match rest.pop():
-            case Fill() as fill:
-                found.append(_read(fill.node, destination(fill)))
-            case Given():
-                pass
-            case Bytes(node):
-                found.append(_read(node))
-            case remake:
-                rest.extend(reversed(remake.steps))
+        current = rest.pop()
+        if isinstance(current, Fill):
+            found.append(_read(current.node, destination(current)))
+        elif isinstance(current, Bytes):
+            found.append(_read(current.node))
+        elif isinstance(current, Remake):
+            rest.extend(reversed(current.steps))
     return found
 
 
@@ -264,20 +262,19 @@ def _load(load: Load, state: Any, loaded: Sequence[str]) -> None:
 
 
 def _assemble(step: Step, arrays: Mapping[str, Array], destinations: Mapping[str, Array]) -> Any:
-    match step:
-        case Fill(node, target, adapter, spec):
-            array = arrays[node.tensor]
-            if array is destinations.get(node.tensor):
-                return target
-            if spec != node.spec:
-                array = cast(array, storage_order(spec.dtype)).reshape(spec.shape)
-            return adapter.fill(target, array)
-        case Given(value):
-            return value
-        case Bytes(node):
-            return arrays[node.tensor].tobytes()
-        case remake:
-            items = []
-            for key, child in zip(remake.keys, remake.steps, strict=True):
-                items.append((key, _assemble(child, arrays, destinations)))
-            return remade(remake.like, items)
+    if isinstance(step, Fill):  # rather than by patterns, which take as long as copying a small array
+        node, spec = step.node, step.spec
+        array = arrays[node.tensor]
+        if destinations and array is destinations.get(node.tensor):
+            return step.target
+        if spec != node.spec:
+            array = cast(array, storage_order(spec.dtype)).reshape(spec.shape)
+        return step.adapter.fill(step.target, array)
+    if isinstance(step, Given):
+        return step.value
+    if isinstance(step, Bytes):
+        return arrays[step.node.tensor].tobytes()
+    items = []
+    for key, child in zip(step.keys, step.steps, strict=True):
+        items.append((key, _assemble(child, arrays, destinations)))
+    return remade(step.like, items)

@@ -40,5 +40,5 @@ def written_entries(
         tensor = tensors[item.index]
         shape = tensor.shape
         chunk = Chunk((0,) * len(shape), shape, file, data_start + item.start, data_start + item.stop, digest)
-        entries[tensor.name] = TensorEntry(dtype_name(tensor.dtype), shape, [chunk])
+        entries[tensor.name] = TensorEntry(dtype_name(tensor.dtype), shape, (chunk,))
     return entries

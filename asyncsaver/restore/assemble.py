@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from asyncsaver.model.dtypes import Array, DType
 from asyncsaver.model.manifest import Chunk, TensorEntry
+from asyncsaver.model.rebuild import TensorRead
 from asyncsaver.model.slices import byte_range, overlap, smallest_run
-from asyncsaver.restore.fetch import Need, byte_view
+from asyncsaver.restore.fetch import Need
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,34 @@ class Assembly:
     needs: list[Need] = field(default_factory=list)
     pastes: list[Paste] = field(default_factory=list)
 
+    def add_whole(
+        self, reads: Iterable[TensorRead], tensors: Mapping[str, TensorEntry], *, verify: bool
+    ) -> dict[str, Array]:
+        """Have tensors read whole.
+
+        Args:
+            reads: which, and where to; what has no destination that fits gets new memory.
+            tensors: of the manifest.
+            verify: whether they are to be checked.
+
+        Returns:
+            Where each is going to be.
+        """
+        arrays: dict[str, Array] = {}
+        for read in reads:
+            name, direct = read.name, read.destination
+            if direct is None or not read.direct:
+                direct = np.empty(read.shape, read.dtype)
+            arrays[name] = direct
+            entry = tensors[name]
+            if len(entry.chunks) == 1:  # which then is the tensor: that it is covered was checked
+                [chunk] = entry.chunks
+                digest = chunk.xxh3_128 if verify else None
+                self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, direct, digest))
+            else:
+                self.add(name, entry, read.dtype, (0,) * len(read.shape), direct, verify=verify)
+        return arrays
+
     def add(
         self, name: str, entry: TensorEntry, dtype: DType, offset: tuple[int, ...], into: Array, *, verify: bool
     ) -> None:
@@ -51,7 +80,7 @@ class Assembly:
         for chunk in entry.chunks:
             if chunk.shape == into.shape and chunk.offset == offset:  # the box itself: nearly always
                 digest = chunk.xxh3_128 if verify else None
-                self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, byte_view(into), digest))
+                self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, into, digest))
             else:
                 self._add_shared(name, chunk, dtype, offset, into, verify=verify)
 
@@ -66,7 +95,7 @@ class Assembly:
         shared = overlap(chunk.offset, chunk.shape, offset, into.shape)
         if shared is None:
             if not into.size and chunk.shape == into.shape and verify:
-                self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, byte_view(into), chunk.xxh3_128))
+                self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, into, chunk.xxh3_128))
             return
         inside = tuple(
             slice(part.start - start, part.stop - start) for part, start in zip(shared, chunk.offset, strict=True)
@@ -83,7 +112,7 @@ class Assembly:
             memory = np.empty(run.shape, dtype)
             self.pastes.append(Paste(place, memory[run.index]))
         digest = chunk.xxh3_128 if verify and whole else None
-        self.needs.append(Need(name, chunk.file, chunk.start + start, chunk.start + stop, byte_view(memory), digest))
+        self.needs.append(Need(name, chunk.file, chunk.start + start, chunk.start + stop, memory, digest))
 
 
 def files_of_box(entry: TensorEntry, offset: Sequence[int], shape: tuple[int, ...]) -> set[int]:

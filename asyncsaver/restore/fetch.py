@@ -30,7 +30,7 @@ class Need(msgspec.Struct, frozen=True, gc=False):
         file: position in the manifest's files.
         start: first byte in that file.
         stop: one past the last byte.
-        into: memory of that length, as `byte_view` gives it.
+        into: C-contiguous memory of that length, little-endian.
         digest: the xxh3_128 that it must have; None where it is only a part of a chunk, or is not to be verified.
     """
 
@@ -113,21 +113,19 @@ class Fetcher:
     def _plan(self, needs: Sequence[Need]) -> list[Fetch]:
         for need in needs:
             if need.start == need.stop:
-                self._verify(need)
-        return plan_fetches(
-            [(need.file, need.start, need.stop) for need in needs], self.root.store.capabilities.part_bytes
-        )
+                self._verify(need, b"")
+        return plan_fetches(needs, self.root.store.capabilities.part_bytes)
 
     async def _one(self, fetch: Fetch, needs: Sequence[Need], missing: dict[int, int]) -> None:
         path = self.manifest.files[fetch.file].path
-        lone = fetch.pieces[0]
+        lone = needs[fetch.needs[0]]
         data = np.empty(0 if fetch.direct else fetch.nbytes, np.uint8)
         if fetch.direct:
-            data = needs[lone.need].into[lone.offset : lone.offset + fetch.nbytes]
+            data = byte_view(lone.into)[fetch.start - lone.start : fetch.stop - lone.start]
         try:
             await self.root.store.get_into(path, [(fetch.start, fetch.stop)], [data.data])
         except (ObjectNotFoundError, ObjectTruncatedError) as error:
-            names = sorted({needs[piece.need].tensor for piece in fetch.pieces})
+            names = sorted({needs[need].tensor for need in fetch.needs})
             raise CheckpointCorruptError(
                 f"{self.root.store.url}/{path}, bytes {fetch.start} to {fetch.stop}: {error}; in it: {shortened(names)}",
                 path=path,
@@ -136,21 +134,24 @@ class Fetcher:
         if not fetch.direct:
             await self.root.threads.run(self._hand_out, fetch, data, needs)
         else:
-            need = needs[lone.need]
-            missing[lone.need] = missing.get(lone.need, need.stop - need.start) - fetch.nbytes
-            if not missing[lone.need] and need.digest is not None:
-                await self.root.threads.run(self._verify, need)
+            [position] = fetch.needs
+            missing[position] = missing.get(position, lone.stop - lone.start) - fetch.nbytes
+            if not missing[position] and lone.digest is not None:
+                await self.root.threads.run(self._verify, lone, byte_view(lone.into).data)
         self.done(fetch.nbytes)
 
     def _hand_out(self, fetch: Fetch, data: Array, needs: Sequence[Need]) -> None:
-        """Put needs that were joined, each of them whole, where they belong, and check them. Blocking."""
-        for piece in fetch.pieces:
-            need = needs[piece.need]
-            need.into[:] = data[piece.start - fetch.start : piece.stop - fetch.start]
-            self._verify(need)
+        """Check needs that were joined, each of them whole, and put them where they belong. Blocking."""
+        memory = data.data
+        for position in fetch.needs:
+            need = needs[position]
+            start = need.start - fetch.start
+            self._verify(need, memory[start : need.stop - fetch.start])
+            into = need.into
+            into[...] = np.ndarray(into.shape, into.dtype, data, start)
 
-    def _verify(self, need: Need) -> None:
-        if need.digest is None or xxhash.xxh3_128_hexdigest(need.into.data) == need.digest:
+    def _verify(self, need: Need, data: bytes | memoryview) -> None:
+        if need.digest is None or xxhash.xxh3_128_hexdigest(data) == need.digest:
             return
         path = self.manifest.files[need.file].path
         raise CheckpointCorruptError(

@@ -131,17 +131,8 @@ class CheckpointReader:
 
         plan, files = await self._root.threads.run(prepare)
         await self._check_sizes(files)
-        arrays: dict[str, Array] = {}
         assembly = Assembly()
-
-        def take_memory() -> None:
-            for read in plan.reads:
-                direct = None if read.destination is None or not read.direct else read.destination
-                array = arrays[read.name] = np.empty(read.shape, read.dtype) if direct is None else direct
-                entry = self._manifest.tensors[read.name]
-                assembly.add(read.name, entry, read.dtype, (0,) * len(read.shape), array, verify=verify)
-
-        await self._root.threads.run(take_memory)
+        arrays = await self._root.threads.run(assembly.add_whole, plan.reads, self._manifest.tensors, verify=verify)
         try:
             async with self._reading(plan.nbytes) as fetcher:
                 await fetcher.fetch(assembly.needs)

@@ -39,14 +39,15 @@ class Staged:
 def stage(state: object, adapters: Adapters) -> Staged:
     """Describe a state without copying its arrays. Blocking; raises as `flatten` does."""
     flat = flatten(state, adapters)
-    return Staged(flat.tree, flat.tensors, sum(tensor.nbytes for tensor in flat.tensors))
+    return Staged(flat.tree, flat.tensors, sum([tensor.nbytes for tensor in flat.tensors]))
 
 
 def check_fits(staged: Staged, store: Store) -> None:
     """Raise `InvalidStateError` for a tensor that no object of the store can hold: a tensor stands whole in one shard."""
     largest = store.capabilities.max_object_bytes
+    safe = largest // 2  # the rest is more than a header takes; see `largest_shard`
     for tensor in staged.tensors:
-        if tensor.nbytes <= largest // 2:  # the rest is more than its header takes; see `largest_shard`
+        if tensor.nbytes <= safe:
             continue
         size = tensor.nbytes + len(encode_header([(tensor.name, tensor.dtype.name, tensor.shape, 0, tensor.nbytes)]))
         if size > largest:
@@ -82,7 +83,7 @@ def _frozen(tensor: TensorLeaf, adapters: Adapters) -> TensorLeaf:
     if adapter is None or adapter.is_immutable(tensor.value):
         return tensor
     array = np.array(adapter.to_numpy(tensor.value), order="C", copy=True)
-    return TensorLeaf(tensor.name, tensor.dtype, tensor.shape, "numpy", array)
+    return TensorLeaf(tensor.name, tensor.dtype, tensor.shape, tensor.nbytes, "numpy", array)
 
 
 def _batches(tensors: Sequence[TensorLeaf]) -> Iterator[list[TensorLeaf]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import math
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncsaver.errors import CheckpointCorruptError, ManifestError
+from asyncsaver.formats.batches import LARGE
 from asyncsaver.formats.native import decode_part, decode_record, decode_state, encode, seal
 from asyncsaver.model.checkpoint import checkpoint_of
 from asyncsaver.model.dtypes import dtype_from_name
@@ -31,8 +33,8 @@ MANIFEST = Manifest(
     **COMMON, save_id=SAVE_ID, sequence=3, world_size=1, total_bytes=100,
     tree={"dict": {"w": {"tensor": "w"}, "e": {"tensor": "e"}, "n": 5}},
     tensors={
-        "w": TensorEntry("float32", (2, 3), [Chunk((0, 0), (1, 3), 0, 64, 76, HASH), Chunk((1, 0), (1, 3), 0, 76, 88, HASH)]),
-        "e": TensorEntry("<U5", (0,), [Chunk((0,), (0,), 0, 88, 88, HASH)]),
+        "w": TensorEntry("float32", (2, 3), (Chunk((0, 0), (1, 3), 0, 64, 76, HASH), Chunk((1, 0), (1, 3), 0, 76, 88, HASH))),
+        "e": TensorEntry("<U5", (0,), (Chunk((0,), (0,), 0, 88, 88, HASH),)),
     },
     files=[FileEntry(FILE, 100, "01234567")], metrics={"loss": 0.5, "bad": "nan", "count": 3}, metadata={"git": ["é", None]},
     saver={"prefix": "ckpt"},
@@ -53,7 +55,8 @@ def read(data: bytes) -> Record:
 
 def text(document: Json) -> bytes:
     """A document that is wrong only in what it says: its checksum is right."""
-    return seal(json.dumps({key: value for key, value in document.items() if key != "checksum"}).encode())
+    fields = {key: value for key, value in document.items() if key != "checksum"}
+    return seal(json.dumps(fields, separators=(",", ":")).encode())
 
 
 DOCUMENT: Json = json.loads(encode(MANIFEST))
@@ -90,7 +93,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     for name in draw(st.lists(texts, max_size=4, unique=True)):
         dtype, shape = draw(dtypes), tuple(draw(st.lists(st.integers(0, 4), max_size=3)))
         stop = position + math.prod(shape) * dtype_from_name(dtype).itemsize
-        tensors[name] = TensorEntry(dtype, shape, [Chunk((0,) * len(shape), shape, 0, position, stop, HASH)])
+        tensors[name] = TensorEntry(dtype, shape, (Chunk((0,) * len(shape), shape, 0, position, stop, HASH),))
         position = stop
     zone = timezone(timedelta(minutes=draw(st.integers(-1439, 1439))))
     return Manifest(
@@ -137,6 +140,25 @@ CHUNK = ("tensors", "w", "chunks", 0)
 HUGE = 10**4000
 
 
+def with_much_more(document: Json) -> Json:
+    """The document with so many tensors, and so large a tree, that it is decoded in batches."""
+    one = {"dtype": "uint8", "shape": [1], "chunks": [[[0], [1], 0, 64, 65, HASH]]}
+    more = {f"more.{number}": one for number in range(8_000)}
+    document = copy.deepcopy(document)
+    if "tensors" in document:
+        document["tensors"] |= more
+    if "tree" in document:
+        document["tree"] = {
+            "dict": {"more": {"dict": {name: {"tensor": name} for name in more}}, "rest": document["tree"]}
+        }
+    return document
+
+
+def as_it_is(document: Json) -> Json:
+    return document
+
+
+@pytest.mark.parametrize("size", [as_it_is, with_much_more])
 @pytest.mark.parametrize(
     ("edit", "problem"),
     [
@@ -200,9 +222,9 @@ HUGE = 10**4000
         (put("tensors", "e", "chunks", 0, 0, value=[]), "outside"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_named(edit: Edit, problem: str) -> None:
+def test_what_is_wrong_is_named(edit: Edit, problem: str, size: Edit) -> None:
     with pytest.raises(ManifestError, match=problem) as caught:
-        read(text(edit(DOCUMENT)))
+        read(text(size(edit(DOCUMENT))))
     assert caught.value.path == f"{NAME}/manifest-0002.json"
     assert str(caught.value).startswith(caught.value.path)
     assert isinstance(caught.value, CheckpointCorruptError)
@@ -214,12 +236,25 @@ def test_a_wrong_tensor_is_on_the_error() -> None:
     assert caught.value.tensors == ("w",)
 
 
+@pytest.mark.parametrize("size", [as_it_is, with_much_more])
 @pytest.mark.parametrize(
     "field", [*COMMON, "save_id", "sequence", "world_size", "tree", "tensors", "files", "total_bytes"]
 )
-def test_a_missing_field_is_damage(field: str) -> None:
+def test_a_missing_field_is_damage(field: str, size: Edit) -> None:
     with pytest.raises(ManifestError, match=field):
-        read(text({key: value for key, value in DOCUMENT.items() if key != field}))
+        read(text(size({key: value for key, value in DOCUMENT.items() if key != field})))
+
+
+def test_a_large_document_is_read_as_a_small_one() -> None:
+    document = with_much_more(DOCUMENT)
+    assert len(json.dumps(document["tree"])) > LARGE
+    large = read(text(document))
+    assert isinstance(large, Manifest)
+    assert large == msgspec.json.decode(text(document), type=Manifest)
+    part = text(with_much_more(json.loads(encode(PART))))
+    assert decode_part(part, "here") == msgspec.json.decode(part, type=Part)
+    unknown = {**document, "state": "aborted", "condemned": [SAVE_ID]}  # an aborted record has neither
+    assert read(text(unknown)) == ABORTED
 
 
 @pytest.mark.parametrize("path", ["../x", "/x", "a//b", "", "a/./b", "a\nb"])
@@ -345,7 +380,7 @@ def test_a_version_that_was_changed_by_hand_is_named_too() -> None:
 
 def test_a_large_manifest_is_encoded_in_pieces_that_make_up_the_same_bytes() -> None:
     tensors = {
-        f'"]]}},{{{number}é': TensorEntry("uint8", (1,), [Chunk((0,), (1,), 0, number, number + 1, HASH)])
+        f'"]]}},{{{number}é': TensorEntry("uint8", (1,), (Chunk((0,), (1,), 0, number, number + 1, HASH),))
         for number in range(10_001)
     }
     for count in (0, 1, 5_000, 5_001, 10_000, 10_001):

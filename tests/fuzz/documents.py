@@ -43,10 +43,10 @@ TREE: Json = {
 MANIFEST = Manifest(
     **COMMON, save_id=SAVE_ID, sequence=3, world_size=1, total_bytes=160, tree=TREE,
     tensors={
-        "w": TensorEntry("float32", (2, 3), [Chunk((0, 0), (1, 3), 0, 64, 76, HASH), Chunk((1, 0), (1, 3), 0, 76, 88, HASH)]),
-        "t": TensorEntry("<U5", (0,), [Chunk((0,), (0,), 0, 88, 88, HASH)]),
-        "blob": TensorEntry("uint8", (64,), [Chunk((0,), (64,), 0, 88, 152, HASH)]),
-        "d": TensorEntry("<M8[25s]", (), [Chunk((), (), 0, 152, 160, HASH)]),
+        "w": TensorEntry("float32", (2, 3), (Chunk((0, 0), (1, 3), 0, 64, 76, HASH), Chunk((1, 0), (1, 3), 0, 76, 88, HASH))),
+        "t": TensorEntry("<U5", (0,), (Chunk((0,), (0,), 0, 88, 88, HASH),)),
+        "blob": TensorEntry("uint8", (64,), (Chunk((0,), (64,), 0, 88, 152, HASH),)),
+        "d": TensorEntry("<M8[25s]", (), (Chunk((), (), 0, 152, 160, HASH),)),
     },
     files=[FileEntry(FILE, 160, "01234567")], metrics={"loss": 0.5, "bad": "nan"}, metadata={"git": ["é", None, 1e300]},
     saver={"prefix": "ckpt"},

@@ -24,7 +24,7 @@ def chunk(offset: Sequence[int], shape: Sequence[int], file: int = 0) -> Chunk:
 
 
 def entry(shape: Sequence[int], boxes: Sequence[Box], file: int = 0) -> TensorEntry:
-    return TensorEntry("uint8", tuple(shape), [chunk(offset, box, file) for offset, box in boxes])
+    return TensorEntry("uint8", tuple(shape), tuple(chunk(offset, box, file) for offset, box in boxes))
 
 
 def part(rank: int, world_size: int, files: Sequence[str] = (), **tensors: TensorEntry) -> Part:
@@ -173,7 +173,7 @@ WHOLE = entry((2,), [((0,), (2,))])
         ([part(0, 2, ["c/a"]), part(1, 2, ["c/a"])], "two ranks wrote c/a"),
         ([part(0, 2, ["c/a"], t=WHOLE), part(1, 2, ["c/b"], t=WHOLE)], "hold 4 of its 2"),
         ([part(0, 2, ["c/a"], t=WHOLE), part(1, 2, ["c/b"], t=entry((3,), [((0,), (1,))]))], r"uint8\[3\]"),
-        ([part(0, 2, ["c/a"], t=WHOLE), part(1, 2, t=TensorEntry("int8", (2,), []))], r"int8\[2\]"),
+        ([part(0, 2, ["c/a"], t=WHOLE), part(1, 2, t=TensorEntry("int8", (2,), ()))], r"int8\[2\]"),
         ([part(0, 1, ["c/a"], t=entry((2,), [((0,), (1,))]))], "hold 1 of its 2"),
     ],
 )

@@ -24,10 +24,10 @@ def test_header_and_entries_agree_about_where_the_tensors_are() -> None:
         ("bytes", "U8", (3,), 40, 43),
     ]
     assert written_entries(plan, tensors, 7, 100, ["w", "o", "n", "b"]) == {
-        "wide": TensorEntry("complex128", (2, 1), [Chunk((0, 0), (2, 1), 7, 100, 132, "w")]),
-        "one": TensorEntry("float64", (), [Chunk((), (), 7, 132, 140, "o")]),
-        "none": TensorEntry("float64", (0,), [Chunk((0,), (0,), 7, 140, 140, "n")]),
-        "bytes": TensorEntry("uint8", (3,), [Chunk((0,), (3,), 7, 140, 143, "b")]),
+        "wide": TensorEntry("complex128", (2, 1), (Chunk((0, 0), (2, 1), 7, 100, 132, "w"),)),
+        "one": TensorEntry("float64", (), (Chunk((), (), 7, 132, 140, "o"),)),
+        "none": TensorEntry("float64", (0,), (Chunk((0,), (0,), 7, 140, 140, "n"),)),
+        "bytes": TensorEntry("uint8", (3,), (Chunk((0,), (3,), 7, 140, 143, "b"),)),
     }
 
 
