@@ -21,6 +21,7 @@ from asyncsaver.model.written import header_rows, written_entries
 from asyncsaver.save.shard_bytes import ShardBytes, Sources
 from asyncsaver.save.stage import Staged
 from asyncsaver.store.contract import Part as PartOfObject
+from asyncsaver.store.resend import Resend
 
 
 @dataclass(slots=True)
@@ -100,33 +101,41 @@ class ShardWriter:
         return FileEntry(path, content.size, content.crc32c), entries
 
     async def _put_with_retries(self, path: str, header: bytes, sources: Sources) -> ShardBytes:
-        """Upload a shard; a store can send a small one again by itself, but for a large one the parts have to be made again."""
-        tries = self.root.retries.begin(f"put {path}")
+        """Upload a shard. A request that fails is sent again beneath.
+
+        For what is lost as a whole, all parts have to be made again: an upload that the store has forgotten, or cannot go on
+        with. Both share one deadline, so that it is not met twice.
+        """
+        content = ShardBytes(header, sources)
+        if content.size <= self.root.store.capabilities.part_bytes:
+            await self._put_whole(path, content)
+            return content
+        tries = self.root.retries.begin_upload(f"put {path}")
         while True:
-            content = ShardBytes(header, sources)
             try:
-                await self._put(path, content)
+                await self._put_in_parts(path, content, tries)
             except StoreError as error:
-                small = content.size <= self.root.store.capabilities.part_bytes
-                if small or not await tries.another(error):
+                if not await tries.another(error):
                     raise
+                content = ShardBytes(header, sources)
             else:
                 return content
 
-    async def _put(self, path: str, content: ShardBytes) -> None:
+    async def _put_whole(self, path: str, content: ShardBytes) -> None:
+        size = content.size
+        await self._wait_for(size)
+        try:
+            await self.root.store.put(path, await self.root.threads.run(content.take, size))
+            self._landed(size)
+        finally:
+            self._window.release()
+            self.root.budget.release(size)
+
+    async def _put_in_parts(self, path: str, content: ShardBytes, resend: Resend) -> None:
         store, size = self.root.store, content.size
-        if size <= store.capabilities.part_bytes:
-            await self._wait_for(size)
-            try:
-                await store.put(path, await self.root.threads.run(content.take, size))
-                self._landed(size)
-            finally:
-                self._window.release()
-                self.root.budget.release(size)
-            return
         unreturned: set[int] = set()
         try:
-            await store.put_parts(path, self._parts(content, unreturned), size=size)
+            await store.put_parts(path, self._parts(content, unreturned), size=size, resend=resend)
         finally:
             for part_size in [min(store.capabilities.part_bytes, size - start) for start in unreturned]:
                 self._window.release()

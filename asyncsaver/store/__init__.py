@@ -1,5 +1,17 @@
 """The store contract, the registry that finds stores by URL, and wrappers around any store."""
 
 from asyncsaver.store.contract import Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Store
+from asyncsaver.store.resend import NEVER, Resend
 
-__all__ = ["Blob", "Buffer", "Capabilities", "Listing", "ObjectInfo", "Part", "PutMode", "Store"]
+__all__ = [
+    "NEVER",
+    "Blob",
+    "Buffer",
+    "Capabilities",
+    "Listing",
+    "ObjectInfo",
+    "Part",
+    "PutMode",
+    "Resend",
+    "Store",
+]

@@ -9,7 +9,8 @@ Rules that hold for every method:
 * Nothing blocks the event loop: what blocks runs in threads.
 * Foreign errors are translated, once, into `asyncsaver.errors`, raised ``from`` the original, with the path in the message
   and no credential in it. `StoreError.retryable` says whether sending the same request again may help. A store sends each
-  request once; retrying is the business of `RetryingStore`.
+  request once; retrying is the business of `RetryingStore`. The one exception are the requests of an upload in parts, which
+  only the store can send again; `put_parts` is told whether it may.
 * Cancelling a call leaves no task, thread, file descriptor, temporary file or unfinished multipart upload behind. Whether
   the object was written is then unknown, but it is never there in part.
 * Reads follow writes: once a `put` has returned, `get`, `head` and `list` show it. (Commits also settle unclear answers
@@ -27,6 +28,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from asyncsaver.errors import StoreError
+from asyncsaver.store.resend import NEVER, Resend
 
 Buffer = bytes | bytearray | memoryview
 PutMode = Literal["overwrite", "create"]
@@ -112,7 +114,7 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
+    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int, resend: Resend = NEVER) -> None:
         """Write one large object from its parts, in order, replacing what is there; visible only when whole.
 
         The caller decides how many parts are in flight: the store starts on every part that it is given and asks for the
@@ -123,9 +125,15 @@ class Store(ABC):
             path: where.
             parts: every part but the last has `Capabilities.part_bytes` bytes, none is empty.
             size: the sum of the parts, in bytes; at least 1, at most `Capabilities.max_object_bytes`.
+            resend: asked after each request of the upload that failed whether to send it again, as long as that does no
+                harm: a part, while it is entered, by itself; the request that begins the upload; the one that ends it.
+                Other than `NEVER` it promises that nothing but this object is ever written at ``path``, so that a lost
+                reply can be settled by looking there. A store that cannot send a single request again does not ask; one
+                whose client does so unasked, lets it for `Resend.timeout` and tells `Resend.failing_for`.
 
         Raises:
-            StoreError: nothing was written; also when the parts do not add up to ``size``. What ``parts`` itself raises
+            StoreError: nothing was written, or its reply was lost; also when the parts do not add up to ``size``.
+                `StoreError.retryable` says whether the whole upload may be tried again. What ``parts`` itself raises
                 passes through as it is (never inside an exception group).
         """
 

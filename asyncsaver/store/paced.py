@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Self, TypeVar
+from typing import TypeVar
 
-from asyncsaver.aio.meter import Meter, current_meter
+from asyncsaver.aio.meter import current_meter
 from asyncsaver.aio.window import RequestWindow
 from asyncsaver.errors import StoreError
 from asyncsaver.store.contract import Blob, Buffer, Listing, ObjectInfo, Part, PutMode, Store
+from asyncsaver.store.paced_upload import PacedUpload
+from asyncsaver.store.resend import NEVER, Resend
 from asyncsaver.store.retry import Retries, worth_another_try
 
 T = TypeVar("T")
@@ -45,19 +46,21 @@ class PacedStore(Store):
             "create" if create else "put", lambda: self._store.put(path, data, mode=mode), slots=0 if create else 1
         )
 
-    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
+    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int, resend: Resend = NEVER) -> None:
         """As the contract says; every part is a request of its own."""
         current_meter().requests["put_parts"] += 1
-        paced = _PacedParts(parts, self._window, self._retries, current_meter())
+        answered = self._retries.answered
+        upload = PacedUpload(parts, resend, window=self._window, answered=answered, failed=self._failed)
         try:
-            await self._store.put_parts(path, paced, size=size)
+            await self._store.put_parts(path, upload, size=size, resend=upload)
         except StoreError as error:
-            self._failed(error, paced.era)
+            if error is not upload.told:
+                self._failed(error, upload.era)
             raise
         else:
-            self._retries.answered()
+            answered()
         finally:
-            paced.give_up()
+            upload.give_up()
 
     async def get(self, path: str) -> Blob:
         """As the contract says."""
@@ -137,46 +140,3 @@ class PacedStore(Store):
 def _throttled(errors: Mapping[str, StoreError]) -> StoreError | None:
     """The first of what could not be deleted that is worth another try."""
     return next((error for error in errors.values() if worth_another_try(error)), None)
-
-
-class _PacedParts:
-    """The parts of one object, each of which holds a slot from when it is handed to the store until it is left.
-
-    Attributes:
-        era: when the latest part was handed over.
-    """
-
-    def __init__(self, parts: AsyncIterable[Part], window: RequestWindow, retries: Retries, meter: Meter) -> None:
-        self.era = window.era
-        self._parts: AsyncIterator[Part] = aiter(parts)
-        self._window = window
-        self._retries = retries
-        self._meter = meter
-        self._held = 0
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Part:
-        part = await anext(self._parts)
-        await self._window.acquire()
-        self._held += 1
-        self._meter.requests["part"] += 1
-        self.era = self._window.era
-        return self._hold(part, self.era)
-
-    def give_up(self) -> None:
-        """Give the slots of parts back that the store was handed and has never entered."""
-        self._window.release(self._held)
-        self._held = 0
-
-    @contextmanager
-    def _hold(self, part: Part, era: int) -> Iterator[memoryview]:
-        try:
-            with part as data:
-                yield data
-            self._retries.answered()
-            self._window.succeeded(era)
-        finally:
-            self._held -= 1
-            self._window.release()

@@ -14,6 +14,7 @@ from typing import TypeVar
 from asyncsaver.aio.meter import current_meter
 from asyncsaver.errors import StoreError, StoreTimeoutError
 from asyncsaver.store.contract import Blob, Buffer, Listing, ObjectInfo, Part, PutMode, Store
+from asyncsaver.store.resend import NEVER, Resend, until_sent
 
 T = TypeVar("T")
 
@@ -94,17 +95,15 @@ class Retries:
             what: for the log.
             call: sends the request once.
         """
-        tries = self.begin(what)
-        while True:
-            try:
-                return await call()
-            except StoreError as error:
-                if not await tries.another(error):
-                    raise
+        return await until_sent(self.begin(what), call)
 
     def begin(self, what: str) -> Tries:
         """Count the tries of one request, of which the first is about to be made."""
         return Tries(self, what)
+
+    def begin_upload(self, what: str) -> UploadTries:
+        """Count the tries of an upload in parts, and of each of its requests."""
+        return UploadTries(self, what)
 
 
 class Tries:
@@ -113,13 +112,15 @@ class Tries:
     Args:
         retries: how often and how long.
         what: for the log.
+        gave_up: told when the time is up since when the request had failed, by the clock of the retries.
     """
 
-    def __init__(self, retries: Retries, what: str) -> None:
+    def __init__(self, retries: Retries, what: str, *, gave_up: Callable[[float], None] | None = None) -> None:
         self._retries = retries
         self._what = what
+        self._gave_up = gave_up
         self._failures = 0
-        self._first_failure = 0.0
+        self._first_failure = math.inf
 
     async def another(self, error: StoreError) -> bool:
         """Whether the request is to be sent again after this error; pauses before it says so.
@@ -132,11 +133,12 @@ class Tries:
         retries = self._retries
         now = retries.now()
         self._failures += 1
-        if self._failures == 1:
-            self._first_failure = now
+        self._first_failure = min(self._first_failure, now)
         alive = max(self._first_failure, retries.answers.latest)
         left = min(alive, self._first_failure + (PATIENCE - 1) * retries.timeout) + retries.timeout - now
         if left <= 0:
+            if self._gave_up is not None:
+                self._gave_up(self._first_failure)
             return False
         pause = min(left, full_jitter(self._failures, rng=retries.rng, base=retries.base, cap=retries.cap))
         _logger.log(
@@ -153,12 +155,41 @@ class Tries:
         return True
 
 
+class UploadTries(Tries):
+    """The tries of an upload as a whole, and (as its `Resend`) of each of its requests.
+
+    The whole has been failing since the request has that ended it: where that was sent again until its time was up, there is no
+    time left for the whole to begin anew.
+    """
+
+    @property
+    def timeout(self) -> float:
+        """See `Resend`."""
+        return self._retries.timeout
+
+    def request(self) -> Tries:
+        """See `Resend`."""
+        return Tries(self._retries, self._what, gave_up=self._failing_since)
+
+    def part(self, number: int) -> Tries:
+        """See `Resend`."""
+        return Tries(self._retries, f"{self._what}, part {number},", gave_up=self._failing_since)
+
+    def failing_for(self, seconds: float) -> None:
+        """See `Resend`."""
+        self._failing_since(self._retries.now() - seconds)
+
+    def _failing_since(self, time: float) -> None:
+        self._first_failure = min(self._first_failure, time)
+
+
 class RetryingStore(Store):
     """Any store, with retries of its idempotent calls, after a pause with full jitter.
 
-    Retried: `get`, `get_into`, `head`, `list`, `delete`, `purge`, and `put` that overwrites. Never retried: `put` that creates
-    and `replace_if`, since the first attempt may have succeeded unseen and the second would then report a conflict with
-    itself (their callers read back instead); and `put_parts`, whose parts are gone.
+    Retried: `get`, `get_into`, `head`, `list`, `delete`, `purge`, and `put` that overwrites; of `put_parts` the single requests,
+    where the store can send them again, but not the whole, whose parts are gone. Never retried: `put` that creates and
+    `replace_if`, since the first attempt may have succeeded unseen and the second would then report a conflict with itself
+    (their callers read back instead).
 
     Args:
         store: what does the work; closed together with this one.
@@ -177,9 +208,18 @@ class RetryingStore(Store):
             return await self._store.put(path, data, mode="create")
         return await self._retries.run(f"put {path}", lambda: self._store.put(path, data))
 
-    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
-        """As the contract says; never retried."""
-        await self._store.put_parts(path, parts, size=size)
+    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int, resend: Resend = NEVER) -> None:
+        """As the contract says; what may be sent again, is.
+
+        Args:
+            path: where nothing but this object is ever written.
+            parts: see `Store`.
+            size: see `Store`.
+            resend: `NEVER` for tries of its own; others where the caller tries the whole again by the same deadline.
+        """
+        if resend is NEVER:
+            resend = self._retries.begin_upload(f"put {path}")
+        await self._store.put_parts(path, parts, size=size, resend=resend)
 
     async def get(self, path: str) -> Blob:
         """As the contract says."""

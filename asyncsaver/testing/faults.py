@@ -20,7 +20,7 @@ class Operation:
     """One call on a store.
 
     Attributes:
-        name: of the method of `Store`; a ``put`` that creates is called "create".
+        name: of the method of `Store`; a ``put`` that creates is called "create", a part of an upload "part".
         path: of the object; of a delete the first one, of a list the prefix.
         count: which call on this store it is, from 1.
         ranges: what a ``get_into`` reads.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 from asyncsaver.errors import StoreError
 from asyncsaver.store.contract import Blob, Buffer, Listing, ObjectInfo, Part, PutMode, Store
+from asyncsaver.store.resend import NEVER, Resend, until_sent
 from asyncsaver.testing.faults import Fault, Operation
 
 T = TypeVar("T")
@@ -54,9 +56,28 @@ class FaultyStore(Store):
         name = "create" if mode == "create" else "put"
         return await self._do(name, path, lambda: self._store.put(path, data, mode=mode))
 
-    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
-        """As the contract says, but for the faults; one operation, however many parts."""
-        await self._do("put_parts", path, lambda: self._store.put_parts(path, parts, size=size))
+    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int, resend: Resend = NEVER) -> None:
+        """As the contract says, but for the faults.
+
+        The upload is one operation, and each part of it another, called "part", which comes before the store has the part. What
+        strikes there, a lost reply too, makes the caller send the part again; what strikes the upload is not sent again.
+        """
+
+        async def put() -> None:
+            async with aclosing(self._struck(path, parts, resend)) as given:
+                await self._store.put_parts(path, given, size=size, resend=resend)
+
+        await self._do("put_parts", path, put)
+
+    async def _struck(self, path: str, parts: AsyncIterable[Part], resend: Resend) -> AsyncGenerator[Part, None]:
+        async def pass_on() -> None:
+            """The store sends it."""
+
+        number = 0
+        async for part in parts:
+            number += 1
+            await until_sent(resend.part(number), lambda: self._do("part", path, pass_on))
+            yield part
 
     async def get(self, path: str) -> Blob:
         """As the contract says, but for the faults."""

@@ -21,6 +21,7 @@ from asyncsaver.errors import (
 from asyncsaver.store.buffers import plain_bytes
 from asyncsaver.store.contract import Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Store
 from asyncsaver.store.paths import check_path, check_prefix
+from asyncsaver.store.resend import NEVER, Resend
 from asyncsaver.testing.scheduler import Outcome, Scheduler
 
 T = TypeVar("T")
@@ -202,7 +203,14 @@ class SimulatedStore(Store):
             "create" if create else "put", path, lambda: self.bucket.put(path, content, create=create, by=self.name)
         )
 
-    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
+    async def put_parts(
+        self,
+        path: str,
+        parts: AsyncIterable[Part],
+        *,
+        size: int,
+        resend: Resend = NEVER,  # noqa: ARG002 - one operation, whatever its parts
+    ) -> None:
         """As the contract says; one operation, once all parts are there."""
         if self._closed:
             raise StoreError(f"this client of {self.url} is closed")

@@ -25,6 +25,7 @@ from asyncsaver.errors import (
 from asyncsaver.store.buffers import plain_bytes
 from asyncsaver.store.contract import Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Store
 from asyncsaver.store.paths import check_path
+from asyncsaver.store.resend import NEVER, Resend, until_sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,10 @@ class Page:
     prefixes: Sequence[str] = ()
 
 
+class UploadGoneError(Exception):
+    """The store does not have an upload as it was sent: it was aborted, or is complete already. It can only be begun anew."""
+
+
 class CloudStore(Store):
     """A store in a bucket. A subclass sends the requests and names the errors; keys have the root's prefix on them.
 
@@ -130,7 +135,7 @@ class CloudStore(Store):
         """Write one object, given as flat bytes, in one request and give its etag."""
 
     @abstractmethod
-    async def _write_parts(self, path: str, key: str, parts: AsyncIterable[Part], size: int) -> None:
+    async def _write_parts(self, path: str, key: str, parts: AsyncIterable[Part], size: int, resend: Resend) -> None:
         """Write an object of more than one part. Translates its own errors, but nothing that the parts raise."""
 
     @abstractmethod
@@ -175,10 +180,10 @@ class CloudStore(Store):
             raise PreconditionFailedError(f"{self._name(path)} is gone", path=path) from gone.__cause__
         return ObjectInfo(path, memoryview(data).nbytes, new_etag)
 
-    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
+    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int, resend: Resend = NEVER) -> None:
         key = await self._ready(path)
         if size > self.capabilities.part_bytes:
-            await self._write_parts(path, key, parts, size)
+            await self._write_parts(path, key, parts, size, resend)
             return
         given = [part async for part in parts]
         if len(given) != 1:
@@ -186,8 +191,12 @@ class CloudStore(Store):
         with given[0] as data:
             if data.nbytes != size:
                 raise self._not_adding_up(path)
-            with self._translated(path):
-                await self._write(key, plain_bytes(data), ALWAYS)
+
+            async def write() -> None:
+                with self._translated(path):
+                    await self._write(key, plain_bytes(data), ALWAYS)
+
+            await until_sent(resend.part(1), write)
 
     async def get(self, path: str) -> Blob:
         key = await self._ready(path)
@@ -287,6 +296,17 @@ class CloudStore(Store):
 
     def _not_adding_up(self, path: str) -> StoreError:
         return StoreError(f"the parts of {self._name(path)} do not add up to its size", path=path)
+
+    def _forgotten(self, path: str) -> StoreError:
+        return StoreError(f"{self._name(path)}: the store has the unfinished upload no more", retryable=True, path=path)
+
+    async def _has_landed(self, path: str, key: str, size: int) -> bool:
+        """Whether an upload is complete whose replies say nothing, at a path where nothing else is ever written."""
+        try:
+            with self._translated(path):
+                return (await self._describe(key)).size == size
+        except ObjectNotFoundError:
+            return False
 
     def _truncated(self, path: str, start: int, size: int) -> ObjectTruncatedError:
         return ObjectTruncatedError(f"{self._name(path)} ends before byte {start + size}", path=path)

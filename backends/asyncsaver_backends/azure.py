@@ -20,6 +20,7 @@ from fsspec import AbstractFileSystem
 from asyncsaver.aio.tasks import run_all
 from asyncsaver.errors import AccessDeniedError, ObjectNotFoundError, StoreError
 from asyncsaver.store.contract import Capabilities, ObjectInfo, Part, Store
+from asyncsaver.store.resend import Resend, until_sent
 from asyncsaver_backends import _azure_errors
 from asyncsaver_backends._cloud import CloudStore, Condition, Page, parse_root
 from asyncsaver_backends._transfer import request_body, upload_each, while_it_moves
@@ -128,24 +129,32 @@ class AzureStore(CloudStore):
         etag: str | None = written["etag"]
         return etag
 
-    async def _write_parts(self, path: str, key: str, parts: AsyncIterable[Part], size: int) -> None:
+    async def _write_parts(self, path: str, key: str, parts: AsyncIterable[Part], size: int, resend: Resend) -> None:
         blob = self._container.get_blob_client(key)
         attempt = uuid.uuid4().hex  # so that two writers of one blob never mix their blocks
 
         async def stage(number: int, data: memoryview) -> BlobBlock:
             block = f"{attempt}{number:06d}"
-            body = request_body(data)
-            with self._translated(path):
-                async with while_it_moves(body, self._read_timeout):
-                    await blob.stage_block(block, body, length=len(data))
+
+            async def send() -> None:
+                body = request_body(data)
+                with self._translated(path):
+                    async with while_it_moves(body, self._read_timeout):
+                        await blob.stage_block(block, body, length=len(data))
+
+            await until_sent(resend.part(number), send)
             return BlobBlock(block_id=block)
+
+        async def commit() -> None:
+            # Sent once more after its reply was lost, it finds the same blocks committed already, which is as good.
+            with self._translated(path):
+                await blob.commit_block_list(blocks)
 
         # Blocks that are never committed are invisible, and Azure drops them after a week: there is nothing to abort.
         blocks, total = await upload_each(parts, stage)
         if total != size:
             raise self._not_adding_up(path)
-        with self._translated(path):
-            await blob.commit_block_list(blocks)
+        await until_sent(resend.request(), commit)
 
     async def _read(self, key: str) -> tuple[bytes, ObjectInfo]:
         stream = await self._container.download_blob(key)

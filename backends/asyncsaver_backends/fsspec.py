@@ -23,7 +23,7 @@ from asyncsaver.errors import (
     StoreError,
     UnsupportedStoreError,
 )
-from asyncsaver.store import Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Store
+from asyncsaver.store import NEVER, Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Resend, Store
 from asyncsaver.store.buffers import plain_bytes
 from asyncsaver.store.paths import check_path, check_prefix, redact
 from asyncsaver_backends._fsspec_calls import Filesystem, WriteStream, modified_of, move, translate
@@ -110,7 +110,14 @@ class FsspecStore(Store):
             await self._translated(path, files.make_parents_if_missing(full, lambda: files.pipe(full, content)))
         return ObjectInfo(path, len(content))
 
-    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
+    async def put_parts(
+        self,
+        path: str,
+        parts: AsyncIterable[Part],
+        *,
+        size: int,
+        resend: Resend = NEVER,  # noqa: ARG002 - a stream cannot be wound back
+    ) -> None:
         """As the contract says; sequential.
 
         The parts are streamed, except into a filesystem that can only be written whole: fsspec's memory filesystem,

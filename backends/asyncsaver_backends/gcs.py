@@ -27,8 +27,10 @@ from asyncsaver.aio.tasks import run_all
 from asyncsaver.errors import AccessDeniedError, ObjectNotFoundError, StoreError
 from asyncsaver.store.buffers import plain_bytes
 from asyncsaver.store.contract import Capabilities, ObjectInfo, Part, Store
+from asyncsaver.store.resend import Resend, until_sent
 from asyncsaver_backends import _gcs_errors
-from asyncsaver_backends._cloud import CloudStore, Condition, Page, parse_root
+from asyncsaver_backends._cloud import CloudStore, Condition, Page, UploadGoneError, parse_root
+from asyncsaver_backends._gcs_upload import INCOMPLETE, ResumableUpload
 from asyncsaver_backends._transfer import SlicedBody, request_body, while_it_moves
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,6 @@ CONCURRENCY = 32
 CAPABILITIES = Capabilities(
     exclusive_create=True, compare_and_swap=True, part_bytes=16 * 2**20, concurrency=CONCURRENCY
 )
-INCOMPLETE = 308  # a resumable upload goes on
 CANCELLED = 499  # a resumable upload was deleted, as asked
 SOCK_READ = 60.0
 TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SOCK_READ)
@@ -193,24 +194,15 @@ class GcsStore(CloudStore):
         ) as answer:
             return str((await answer.json())["generation"])
 
-    async def _write_parts(self, path: str, key: str, parts: AsyncIterable[Part], size: int) -> None:
-        sessions: list[str] = []
-
-        async def start() -> None:
-            params = {"uploadType": "resumable", "name": key}
-            headers = {"X-Upload-Content-Type": "application/octet-stream", "X-Upload-Content-Length": str(size)}
-            async with self._request(
-                "POST", self._upload_url, params=params, headers=headers, data=memoryview(b""), about_bucket=True
-            ) as answer:
-                sessions.append(answer.headers["Location"])
-
+    async def _write_parts(self, path: str, key: str, parts: AsyncIterable[Part], size: int, resend: Resend) -> None:
+        upload = ResumableUpload(self, path, key, size)
         completed = False
         try:
-            with self._translated(path):
-                await to_completion(start())
-            offset = 0
+            await until_sent(resend.request(), lambda: to_completion(upload.begin()))
+            offset, number = 0, 0
             given = aiter(parts)
             async for part in given:
+                number += 1
                 with part as buffer:
                     data = plain_bytes(buffer)
                     last = offset + len(data) == size
@@ -219,41 +211,16 @@ class GcsStore(CloudStore):
                         raise self._not_adding_up(path)
                     if not last and (offset + len(data) > size or len(data) != self.capabilities.part_bytes):
                         raise self._not_adding_up(path)
-                    with self._translated(path):
-                        await self._send_part(path, sessions[0], data, offset, size)
+                    await upload.send(data, offset, resend.part(number))
                     offset += len(data)
             if offset != size:
                 raise self._not_adding_up(path)
             completed = True
+        except UploadGoneError as gone:
+            raise self._forgotten(path) from gone.__cause__
         finally:
-            if sessions and not completed:
-                await to_completion(self._cancel(path, sessions[0]))
-
-    async def _send_part(self, path: str, session: str, data: memoryview, offset: int, size: int) -> None:
-        """Send a part; the server may keep only its beginning, then the rest is sent."""
-        kept = 0
-        while kept < len(data):
-            rest = data[kept:]
-            content = f"bytes {offset + kept}-{offset + len(data) - 1}/{size}"
-            async with self._request("PUT", session, headers={"Content-Range": content}, data=rest) as answer:
-                await answer.read()
-                if answer.status != INCOMPLETE:
-                    return
-                stop = int(answer.headers.get("Range", "bytes=0--1").removeprefix("bytes=0-")) + 1
-            if stop - offset <= kept:
-                raise StoreError(f"{self._name(path)}: the store keeps nothing of a part", retryable=True, path=path)
-            kept = stop - offset
-        if offset + len(data) == size:
-            raise StoreError(f"{self._name(path)}: the store did not finish the upload", retryable=True, path=path)
-
-    async def _cancel(self, path: str, session: str) -> None:
-        try:
-            with self._translated(path):
-                async with self._request("DELETE", session):
-                    pass
-        except StoreError as error:
-            # Nothing of it is visible, and the store forgets it after a week.
-            logger.debug("could not cancel an unfinished upload: %s", error)
+            if not completed:
+                await to_completion(upload.cancel())
 
     async def _read(self, key: str) -> tuple[bytes, ObjectInfo]:
         async with self._request("GET", self._object_url(key, kind="/download"), params={"alt": "media"}) as answer:

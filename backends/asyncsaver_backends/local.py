@@ -26,7 +26,7 @@ from asyncsaver.errors import (
     StoreError,
     StoreTimeoutError,
 )
-from asyncsaver.store import Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Store
+from asyncsaver.store import NEVER, Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Resend, Store
 from asyncsaver.store.buffers import plain_bytes
 from asyncsaver_backends import _posix
 from asyncsaver_backends._direct import BLOCK_BYTES, DirectWriting
@@ -135,7 +135,14 @@ class LocalStore(Store):
         if self._direct is not None:
             await self._change(path, draft.go_direct, self._direct, size)
 
-    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
+    async def put_parts(
+        self,
+        path: str,
+        parts: AsyncIterable[Part],
+        *,
+        size: int,
+        resend: Resend = NEVER,  # noqa: ARG002 - nothing is sent
+    ) -> None:
         """As the contract says; the parts are written side by side, each at its place in one file."""
         self._check_open()
         draft = Draft(self.url, path)

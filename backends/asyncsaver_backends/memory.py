@@ -18,7 +18,7 @@ from asyncsaver.errors import (
     PreconditionFailedError,
     StoreError,
 )
-from asyncsaver.store import Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Store
+from asyncsaver.store import NEVER, Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Resend, Store
 from asyncsaver.store.buffers import plain_bytes
 from asyncsaver.store.paths import check_path, check_prefix
 
@@ -105,7 +105,14 @@ class MemoryStore(Store):
                 raise ObjectExistsError(f"{path} exists in {self.url}", path=path)
             return self._set(key, content).info(path)
 
-    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
+    async def put_parts(
+        self,
+        path: str,
+        parts: AsyncIterable[Part],
+        *,
+        size: int,
+        resend: Resend = NEVER,  # noqa: ARG002 - nothing is sent
+    ) -> None:
         """As the contract says; sequential."""
         key = self._key(path)
         content = bytearray(size)

@@ -11,7 +11,8 @@ import asyncio
 import base64
 import logging
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,8 +26,9 @@ from asyncsaver.aio.completion import to_completion
 from asyncsaver.aio.tasks import run_all
 from asyncsaver.errors import ObjectNotFoundError, RootNotFoundError, StoreError
 from asyncsaver.store.contract import Capabilities, ObjectInfo, Part, Store
+from asyncsaver.store.resend import Resend, until_sent
 from asyncsaver_backends import _s3_errors
-from asyncsaver_backends._cloud import CloudStore, Condition, Page, Root, merged, parse_root
+from asyncsaver_backends._cloud import CloudStore, Condition, Page, Root, UploadGoneError, merged, parse_root
 from asyncsaver_backends._transfer import SLICE_BYTES, request_body, upload_each, while_it_moves
 
 logger = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ PART_BYTES = 16 * 2**20
 CONCURRENCY = 32
 BATCH_KEYS = 1000  # the most that DeleteObjects takes
 BATCH_UNSUPPORTED = frozenset({"NotImplemented", "MethodNotAllowed", "405", "501"})
+# The second: a try that was believed lost has written a part once more, after its tag was noted; encrypted, it has a new one.
+UPLOAD_GONE = frozenset({"NoSuchUpload", "InvalidPart"})
 
 CAPABILITIES = Capabilities(
     exclusive_create=True,
@@ -143,40 +147,70 @@ class S3Store(CloudStore):
         etag: str | None = answer.get("ETag")
         return etag
 
-    async def _write_parts(self, path: str, key: str, parts: AsyncIterable[Part], size: int) -> None:
+    async def _write_parts(self, path: str, key: str, parts: AsyncIterable[Part], size: int, resend: Resend) -> None:
         upload_ids: list[str] = []
 
         async def create() -> None:
             algorithm = {"ChecksumAlgorithm": "CRC32"} if self._checksums else {}
-            answer = await self._call("create_multipart_upload", Key=key, **algorithm)
+            with self._translated(path):
+                answer = await self._call("create_multipart_upload", Key=key, **algorithm)
             upload_ids.append(answer["UploadId"])
 
         async def upload(number: int, data: memoryview) -> dict[str, object]:
-            with self._translated(path):
-                checksum = await self._checksum(data)
-                answer = await self._send(
-                    "upload_part", data, Key=key, UploadId=upload_ids[0], PartNumber=number, **checksum
-                )
-            return {"PartNumber": number, "ETag": answer["ETag"], **checksum}
+            checksum = await self._checksum(data)
+
+            async def send() -> str:
+                with self._translated_in_upload(path):
+                    answer = await self._send(
+                        "upload_part", data, Key=key, UploadId=upload_ids[0], PartNumber=number, **checksum
+                    )
+                etag: str = answer["ETag"]
+                return etag
+
+            return {"PartNumber": number, "ETag": await until_sent(resend.part(number), send), **checksum}
 
         completed = False
         try:
-            with self._translated(path):
-                await to_completion(create())  # an upload whose id got lost could never be aborted
+            # An upload whose id got lost could never be aborted.
+            await until_sent(resend.request(), lambda: to_completion(create()))
             uploaded, total = await upload_each(parts, upload)
             if total != size:
                 raise self._not_adding_up(path)
-            with self._translated(path):
-                await self._call(
-                    "complete_multipart_upload",
-                    Key=key,
-                    UploadId=upload_ids[0],
-                    MultipartUpload={"Parts": uploaded},
-                )
+            await self._complete(path, key, size, resend, UploadId=upload_ids[0], MultipartUpload={"Parts": uploaded})
             completed = True
+        except UploadGoneError as gone:
+            raise self._forgotten(path) from gone.__cause__
         finally:
             if upload_ids and not completed:
                 await to_completion(self._abort(path, key, upload_ids[0]))
+
+    async def _complete(self, path: str, key: str, size: int, resend: Resend, **arguments: object) -> None:
+        unclear = False
+
+        async def complete() -> None:
+            nonlocal unclear
+            try:
+                with self._translated_in_upload(path):
+                    await self._call("complete_multipart_upload", Key=key, **arguments)
+            except StoreError:
+                unclear = True
+                raise
+            except UploadGoneError:
+                # What completed it may have been an earlier try, whose reply was lost.
+                if not (unclear and await self._has_landed(path, key, size)):
+                    raise
+
+        await until_sent(resend.request(), complete)
+
+    @contextmanager
+    def _translated_in_upload(self, path: str) -> Iterator[None]:
+        with self._translated(path):
+            try:
+                yield
+            except botocore.exceptions.ClientError as error:
+                if error.response["Error"].get("Code") in UPLOAD_GONE:
+                    raise UploadGoneError from error
+                raise
 
     async def _abort(self, path: str, key: str, upload_id: str) -> None:
         try:

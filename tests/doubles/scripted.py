@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 from asyncsaver.errors import StoreError
-from asyncsaver.store import Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Store
+from asyncsaver.store import NEVER, Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Resend, Store
 
 T = TypeVar("T")
 Work = Callable[[], Awaitable[Any]]
@@ -174,8 +174,8 @@ class ScriptedStore(Store):
         operation = "create" if mode == "create" else "put"
         return self._info(await self._call(operation, path, lambda: self.inner.put(path, content, mode=real)))
 
-    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
-        await self._call("put_parts", path, lambda: self.inner.put_parts(path, parts, size=size))
+    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int, resend: Resend = NEVER) -> None:
+        await self._call("put_parts", path, lambda: self.inner.put_parts(path, parts, size=size, resend=resend))
 
     async def get(self, path: str) -> Blob:
         blob = await self._call("get", path, lambda: self.inner.get(path))

@@ -12,7 +12,7 @@ import pytest
 
 from asyncsaver import Saver
 from asyncsaver.errors import StoreError
-from asyncsaver.store import Buffer, ObjectInfo, Part, PutMode
+from asyncsaver.store import NEVER, Buffer, ObjectInfo, Part, PutMode, Resend
 from asyncsaver_backends.memory import MemoryStore
 
 PART = 1000
@@ -38,7 +38,7 @@ class SlowStore(MemoryStore):
         await self._pass()
         return await super().put(path, data, mode=mode)
 
-    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
+    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int, resend: Resend = NEVER) -> None:
         content = bytearray()
         async for part in parts:
             with part as data:

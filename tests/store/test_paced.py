@@ -14,7 +14,7 @@ from asyncsaver.aio.meter import metered
 from asyncsaver.aio.tasks import run_all
 from asyncsaver.aio.window import RequestWindow
 from asyncsaver.errors import ObjectNotFoundError, StoreError
-from asyncsaver.store import Buffer, ObjectInfo, Part, PutMode, Store
+from asyncsaver.store import NEVER, Buffer, ObjectInfo, Part, PutMode, Resend, Store
 from asyncsaver.store.paced import PacedStore
 from asyncsaver.store.retry import Retries, RetryingStore
 from asyncsaver.testing import StoreContract
@@ -76,7 +76,7 @@ class CrowdedStore(MemoryStore):
                 await asyncio.sleep(0)
             await super().get_into(path, ranges, buffers)
 
-    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
+    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int, resend: Resend = NEVER) -> None:
         held: list[bytes] = []
 
         async def one(part: Part) -> None:
@@ -178,7 +178,7 @@ async def test_parts_share_the_window_and_a_refused_upload_gives_all_slots_back(
 
 async def test_parts_that_were_handed_over_but_never_entered_give_their_slots_back(url: str) -> None:
     class Careless(MemoryStore):
-        async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int) -> None:
+        async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int, resend: Resend = NEVER) -> None:
             iterator = aiter(parts)
             for _ in range(3):
                 await anext(iterator)

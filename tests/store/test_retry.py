@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asyncsaver.errors import ObjectNotFoundError, StoreError, StoreTimeoutError
-from asyncsaver.store import Blob, Buffer, Listing, ObjectInfo, Part, PutMode, Store
+from asyncsaver.store import NEVER, Blob, Buffer, Listing, ObjectInfo, Part, PutMode, Resend, Store
 from asyncsaver.store.retry import Retries, RetryingStore
 from asyncsaver.testing import StoreContract
 from asyncsaver_backends.memory import MemoryStore
@@ -32,7 +32,7 @@ class FailingStore(MemoryStore):
         self._called("put")
         return await super().put(path, data, mode=mode)
 
-    async def put_parts(self, path: str, parts: object, *, size: int) -> None:
+    async def put_parts(self, path: str, parts: object, *, size: int, resend: Resend = NEVER) -> None:
         self._called("put_parts")
 
     async def get(self, path: str) -> Blob:

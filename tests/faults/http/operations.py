@@ -75,7 +75,10 @@ def _gcs(method: str, path: str, query: Mapping[str, list[str]], headers: Mappin
     if query.get("uploadType") == ["resumable"]:
         key = f"{bucket}/{query['name'][0]}" if "name" in query else bucket
         if method == "PUT":
-            start, _, rest = headers.get("Content-Range", "").removeprefix("bytes ").partition("-")
+            content = headers.get("Content-Range", "").removeprefix("bytes ")
+            if content.startswith("*"):  # how much there is, after a failure
+                return Operation("head", key)
+            start, _, rest = content.partition("-")
             stop, _, total = rest.partition("/")
             return Operation("complete" if start and int(stop) + 1 == int(total) else "part", key)
         return Operation("abort" if method == "DELETE" else "begin", key)

@@ -22,7 +22,6 @@ SAVING: Mapping[str, Where] = {
     "state file": on("checkpoint.json", "replace"),
     "tombstone": on("manifest.json", "replace"),
     "probe": on("-in-turn", "create"),
-    "reading the part": on("part-00000.json", "get"),
     "reading the state file": on("checkpoint.json", "get"),
     "listing": on("", "list"),
     "deleting": on("", "delete"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -89,6 +90,19 @@ async def test_an_error_within_a_success_is_an_error(cloud: Cloud) -> None:
     assert rule.hits == 1
     assert await restored(cloud) == 1
     assert cloud.unfinished_uploads() == []
+
+
+@pytest.mark.parametrize("cloud", ["s3", "azure", "s3-obstore", "azure-obstore"], indirect=True)
+async def test_only_the_part_that_was_refused_is_sent_again(cloud: Cloud) -> None:
+    """Of the emulator of GCS this cannot be asked: it ends an upload when it is asked what it has."""
+    rule = cloud.proxy.misbehave(on(".safetensors", "part"), refuse(503), times=3)
+    async with cloud.saver() as saver:
+        await saver.save(state_of(1, LARGE), step=1)
+    sent = Counter(operation.kind for operation in cloud.proxy.seen)
+    assert rule.hits == 3
+    assert (sent["part"], sent["complete"]) == (2 + 3, 1)
+    assert sent["begin"] == (cloud.proxy.scheme == "s3")
+    assert await restored(cloud) == 1
 
 
 async def test_parts_are_sent_again_by_the_save_alone(cloud: Cloud) -> None:
