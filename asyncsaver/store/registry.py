@@ -2,11 +2,13 @@
 
 Backends announce themselves through the entry-point group ``asyncsaver.backends``: the name is the scheme, the value a
 function ``open_store(url, *, storage_options, filesystem) -> Store``. The backend named ``fsspec`` serves every scheme
-that has no backend of its own and that fsspec knows. The one named ``obstore`` serves where it is asked for.
+that has no backend of its own and that fsspec knows. The one named ``obstore`` serves S3 and Azure before theirs do,
+where its package is installed and it can do all that the options ask for, and whatever it is asked for by name.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -19,6 +21,8 @@ import fsspec
 from asyncsaver.errors import InvalidRootError, UnsupportedStoreError
 from asyncsaver.store.contract import Store
 from asyncsaver.store.paths import redact
+
+logger = logging.getLogger(__name__)
 
 GROUP = "asyncsaver.backends"
 
@@ -37,6 +41,8 @@ _ALIASES = {
 _EXTRAS = {"s3": "s3", "gs": "gcs", "az": "azure", "obstore": "obstore"}
 _GENERIC = "fsspec"
 _NATIVE = "obstore"
+# What it serves unless told otherwise; gs:// is for whoever asks for it by name.
+_NATIVE_FIRST = frozenset({"s3", "az"})
 # Our own stores, which every engine leaves in place.
 _OURS = frozenset({"file", "memory"})
 # What pathlib makes of a URL. A local folder of such a name can be given as ./s3:/….
@@ -66,8 +72,9 @@ def open_store(
         url: ``scheme://...``, or a path on the local disk. With ``filesystem``, a path in it, with or without scheme.
         storage_options: what fsspec takes for the scheme.
         filesystem: a ready fsspec filesystem to use instead of making one; its protocol selects the backend.
-        engine: ``obstore``, or ``auto`` or ``fsspec``, which both mean fsspec today. Local disk and ``memory://`` are served by
-            our own stores, whichever is given.
+        engine: ``obstore``, ``fsspec``, or ``auto``: obstore for S3 and Azure where it is installed, nothing ready is given and
+            it can do all that the options ask for, else fsspec. Local disk and ``memory://`` are served by our own stores,
+            whichever is given.
 
     Raises:
         InvalidRootError: a local path begins with the home of a user that there is not.
@@ -103,7 +110,13 @@ def open_store(
         raise UnsupportedStoreError(f"nothing serves {scheme}:// ({redact(text)}); known are {', '.join(known)}")
     if backend.name == "file":
         _check_home(text)
-    return _open(backend, scheme, text, storage_options or {}, filesystem)
+    options = storage_options or {}
+    native = backends.get(_NATIVE)
+    if engine == "auto" and filesystem is None and native is not None and backend.name in _NATIVE_FIRST:
+        store = _open_natively(native, text, options)
+        if store is not None:
+            return store
+    return _open(backend, scheme, text, options, filesystem)
 
 
 def _check_home(url: str) -> None:
@@ -128,6 +141,19 @@ def _open(
         extra = _EXTRAS.get(backend.name)
         remedy = f'pip install "asyncsaver[{extra}]"' if extra else str(exc)
         raise UnsupportedStoreError(f"{scheme}:// needs a package that is not installed: {remedy}") from exc
+
+
+def _open_natively(backend: EntryPoint, url: str, storage_options: Mapping[str, object]) -> Store | None:
+    """Return a store on obstore; None where its package is missing, or where it cannot do what is asked for."""
+    try:
+        factory = cast("OpenStore", backend.load())
+    except ImportError:
+        return None
+    try:
+        return factory(url, storage_options=storage_options, filesystem=None)
+    except UnsupportedStoreError as reason:
+        logger.info("%s goes through fsspec: %s", redact(url), reason)
+        return None
 
 
 def _fsspec_schemes() -> set[str]:

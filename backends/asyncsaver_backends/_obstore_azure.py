@@ -14,7 +14,9 @@ from asyncsaver.errors import StoreError
 from asyncsaver.store.contract import Capabilities
 from asyncsaver_backends._cloud import parse_root
 from asyncsaver_backends._obstore_azure_options import AzureOptions, azure_options
-from asyncsaver_backends._obstore_store import CONCURRENCY, PART_BYTES, Clients, ObstoreStore, http_options
+from asyncsaver_backends._obstore_clients import Clients, http_options
+from asyncsaver_backends._obstore_resend import retry_config
+from asyncsaver_backends._obstore_store import CONCURRENCY, PART_BYTES, ObstoreStore
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, AzureCredential, ClientConfig
@@ -57,12 +59,12 @@ def _clients_for(container: str, options: AzureOptions) -> Clients:
     config = {"account_name": options.account, "endpoint": options.endpoint, **options.config}
     provider = None if options.config else _environment_token()
 
-    def client(read_timeout: float | None) -> AzureClient:
+    def client(read_timeout: float | None, resend_seconds: float = 0) -> AzureClient:
         return AzureClient(
             container,
             config=cast("AzureConfig", config),
             client_options=cast("ClientConfig", http_options(options.endpoint, options.connect_timeout, read_timeout)),
-            retry_config={"max_retries": 0},
+            retry_config=retry_config(resend_seconds),
             credential_provider=provider,
         )
 
@@ -73,6 +75,7 @@ def _clients_for(container: str, options: AzureOptions) -> Clients:
         remover=reader,
         endpoint=options.endpoint,
         read_timeout=options.read_timeout,
+        resending=lambda seconds: client(None, seconds),
     )
 
 

@@ -16,7 +16,14 @@ _TEXTS = (
     *("account_name", "account_key", "connection_string", "sas_token", "credential", "account_host"),
     *("client_id", "client_secret", "tenant_id"),
 )
-_OPTIONS = frozenset({*_TEXTS, "anon", "connection_timeout", "read_timeout"})
+# They concern the files, caches and client of adlfs, which neither engine uses.
+_WITHOUT_EFFECT = frozenset(
+    {
+        *("assume_container_exists", "blocksize", "default_cache_type", "default_fill_cache", "max_concurrency"),
+        *("listings_expiry_time", "max_paths", "skip_instance_cache", "use_listings_cache"),
+    }
+)
+_OPTIONS = frozenset({*_TEXTS, *_WITHOUT_EFFECT, "anon", "connection_timeout", "read_timeout"})
 # What adlfs reads where an option is missing.
 _ENVIRONMENT = {
     name: f"AZURE_STORAGE_{name.upper()}"
@@ -31,10 +38,15 @@ _ENVIRONMENT = {
     )
 }
 _SECRETS = frozenset({"credential", "account_key", "sas_token", "client_secret"})
+_PUBLIC = ("account_name", "client_id", "tenant_id")
+_ANONYMOUS = "AZURE_STORAGE_ANON"
+_NO = frozenset({"", "0", "f", "false"})
+# In small letters: their case means nothing.
 _CONNECTION_PARTS = frozenset(
     {
-        *("DefaultEndpointsProtocol", "AccountName", "AccountKey", "BlobEndpoint", "EndpointSuffix"),
-        *("SharedAccessSignature", "QueueEndpoint", "TableEndpoint", "FileEndpoint"),
+        *("defaultendpointsprotocol", "accountname", "accountkey", "blobendpoint", "endpointsuffix"),
+        *("sharedaccesssignature", "queueendpoint", "tableendpoint", "fileendpoint"),
+        *("blobsecondaryendpoint", "queuesecondaryendpoint", "tablesecondaryendpoint", "filesecondaryendpoint"),
     }
 )
 
@@ -81,7 +93,12 @@ def azure_options(options: Mapping[str, Any], environment: Mapping[str, str], *,
         given = {"account_name": host.partition(".")[0], **_host_option(host), **given}
     if connection := given.pop("connection_string", ""):
         given |= _connection(connection)
+    # As adlfs has it, what is given to authenticate with goes before anon.
+    anonymous = bool(options.get("anon")) and not given.keys() & _SECRETS
     given = _with_environment(given, environment)
+    config = _authentication(given, anonymous=anonymous)
+    if options.get("anon") is None and environment.get(_ANONYMOUS, "").lower() not in _NO:
+        config = config or {"skip_signature": True}
     account = given.get("account_name")
     if not account:
         raise ValueError("storage_options need account_name or connection_string")
@@ -89,7 +106,7 @@ def azure_options(options: Mapping[str, Any], environment: Mapping[str, str], *,
     return AzureOptions(
         account,
         endpoint.rstrip("/"),
-        _authentication(given, anonymous=bool(options.get("anon"))),
+        config,
         float(options.get("connection_timeout") or CONNECT_TIMEOUT),
         float(options.get("read_timeout") or READ_TIMEOUT),
     )
@@ -98,7 +115,7 @@ def azure_options(options: Mapping[str, Any], environment: Mapping[str, str], *,
 def _with_environment(given: dict[str, str], environment: Mapping[str, str]) -> dict[str, str]:
     """As adlfs, but a secret that is given is never put with others of the environment, nor with another account's."""
     if given.keys() & _SECRETS:
-        return {"account_name": environment.get(_ENVIRONMENT["account_name"], ""), **given}
+        return {name: environment.get(_ENVIRONMENT[name], "") for name in _PUBLIC} | given
     around = {name: environment[key] for name, key in _ENVIRONMENT.items() if environment.get(key)}
     if connection := around.pop("connection_string", ""):
         around |= _connection(connection)
@@ -131,16 +148,22 @@ def _host_option(host: str) -> dict[str, str]:
 
 def _connection(text: str) -> dict[str, str]:
     named = (part.strip().partition("=") for part in text.strip().strip(";").split(";"))
-    parts: dict[str, str] = {name: value for name, _, value in named}
-    account, endpoint = parts.get("AccountName", ""), parts.get("BlobEndpoint", "")
-    if not parts.keys() <= _CONNECTION_PARTS or not all(parts.values()) or not (account or endpoint):
+    parts: dict[str, str] = {name.lower(): value for name, _, value in named}
+    account, endpoint = parts.get("accountname", ""), parts.get("blobendpoint", "")
+    if parts.get("usedevelopmentstorage"):
+        raise _unsupported("UseDevelopmentStorage")
+    if not all(parts.values()) or not (account or endpoint):
         raise ValueError("the connection string in storage_options cannot be read")
+    if not parts.keys() <= _CONNECTION_PARTS:
+        raise UnsupportedStoreError(
+            "engine='obstore' does not know a part of the connection string; engine='fsspec' may"
+        )
     if not account:
         account = endpoint.partition("://")[2].partition(".")[0]
     if not endpoint:
-        suffix = parts.get("EndpointSuffix", PUBLIC_CLOUD[1:])
-        endpoint = f"{parts.get('DefaultEndpointsProtocol', 'https')}://{account}.blob.{suffix}"
-    secrets = {"account_key": parts.get("AccountKey", ""), "sas_token": parts.get("SharedAccessSignature", "")}
+        suffix = parts.get("endpointsuffix", PUBLIC_CLOUD[1:])
+        endpoint = f"{parts.get('defaultendpointsprotocol', 'https')}://{account}.blob.{suffix}"
+    secrets = {"account_key": parts.get("accountkey", ""), "sas_token": parts.get("sharedaccesssignature", "")}
     return {"account_name": account, "endpoint": endpoint, **{name: value for name, value in secrets.items() if value}}
 
 

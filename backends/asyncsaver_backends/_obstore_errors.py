@@ -7,6 +7,7 @@ on but a status, a code and a kind. Its own classes are too coarse: every 409 is
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
@@ -14,11 +15,10 @@ from asyncsaver.errors import (
     AccessDeniedError,
     ObjectNotFoundError,
     ObjectTruncatedError,
-    PreconditionFailedError,
-    RootNotFoundError,
     StoreError,
     StoreTimeoutError,
 )
+from asyncsaver_backends._refusals import AZURE, OUR_CONDITIONS, S3, refusal
 
 FOREIGN_ERRORS: tuple[type[Exception], ...] = (BaseError, OSError)
 
@@ -27,43 +27,17 @@ _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 # One path of a batch that was deleted.
 _REFUSED_KEY = re.compile(r'DeleteFailed \{.{1,4096}?code: "(\w{1,64})"', re.DOTALL)
 _CONDITION = re.compile(r"<Condition>([\w -]{1,64})</Condition>")
+_MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
 _KIND = re.compile(r"HttpError \{\s*kind: (\w+)")
 
-# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-# https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes
-_NO_ROOT = frozenset({"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled"})
-_CONDITION_FAILED = frozenset(
-    {"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet", "UnauthorizedBlobOverwrite"}
-)
-_OUR_CONDITIONS = frozenset({"If-", "If-Match", "If-None-Match"})
-_DENIED = frozenset(
-    {
-        "AccessDenied",
-        "AuthenticationFailed",
-        "ExpiredToken",
-        "InvalidAccessKeyId",
-        "InvalidToken",
-        "RequestTimeTooSkewed",
-        "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
-    }
-)
-_RETRYABLE = frozenset(
-    {
-        "BandwidthLimitExceeded",
-        "ConditionalRequestConflict",
-        "IncompleteBody",
-        "InternalError",
-        "NoSuchUpload",  # what obstore tells of a completion whose answer was lost: it then tried to abort the upload
-        "OperationAborted",
-        "RequestLimitExceeded",
-        "ServiceUnavailable",
-        "SlowDown",
-        "Throttling",
-        "ThrottlingException",
-    }
-)
-_TIMED_OUT = frozenset({"OperationTimedOut", "RequestTimeout", "RequestTimeoutException"})
+_CLOUDS = S3 | AZURE
+# What obstore tells of a completion whose answer was lost: it then tried to abort the upload.
+_CODES = replace(_CLOUDS, retryable=_CLOUDS.retryable | {"NoSuchUpload"})
+# What a server answers that does not know the checksum of an upload. Backblaze names the header, Cloudflare also its value, MinIO
+# says "invalid checksum" or "unknown checksum"; Ceph may say nothing besides the code. A checksum that is known, and does not
+# fit the data, is a BadDigest.
+_UNKNOWN = frozenset({"InvalidArgument", "InvalidRequest", "NotImplemented"})
+_CHECKSUM = re.compile(r"checksum|crc-?64", re.IGNORECASE)
 _CONNECTION = frozenset({"Connect", "Interrupted", "Request"})
 
 
@@ -82,13 +56,12 @@ def translate(error: Exception, *, name: str, path: str, address: str = "the sto
     text = str(error)
     found = _STATUS.search(text)
     status, code = int(found[1]) if found else 0, _first(_CODE, text) or _first(_REFUSED_KEY, text)
-    if code.isdigit():
-        status, code = int(code), ""
     if "The specified container does not exist" in text:
         code = "ContainerNotFound"  # Azure gives only the status for a path in a batch
     if status or code:
-        condition = _first(_CONDITION, text) or "If-"
-        return _refusal(status, code, ours=condition in _OUR_CONDITIONS, name=name, path=path)
+        # Some stores do not say which condition failed; every request of ours has one at most.
+        ours = (_first(_CONDITION, text) or "If-") in OUR_CONDITIONS
+        return refusal(status, code, _CODES, name=name, path=path, ours=ours)
     if isinstance(error, UnauthenticatedError | PermissionDeniedError):
         return AccessDeniedError(f"{name}: no usable credentials ({type(error).__name__})", path=path)
     if isinstance(error, FileNotFoundError):
@@ -117,25 +90,13 @@ def concerns_single_paths(error: Exception) -> bool:
     return "<DeleteResult" in text or _REFUSED_KEY.search(text) is not None
 
 
+def refuses_checksum(error: Exception) -> bool:
+    """Whether a server does not take uploads with the checksum that this one carried."""
+    text = str(error)
+    message = _first(_MESSAGE, text).strip()
+    return _first(_CODE, text) in _UNKNOWN and (not message or _CHECKSUM.search(message) is not None)
+
+
 def _first(pattern: re.Pattern[str], text: str) -> str:
     found = pattern.search(text)
     return found[1] if found else ""
-
-
-def _refusal(status: int, code: str, *, ours: bool, name: str, path: str) -> StoreError:
-    text = f"{name}: {code or 'refused'}" + (f" (HTTP {status})" if status else "")
-    if code in _NO_ROOT:
-        return RootNotFoundError(f"{name}: the bucket or container does not exist", path=path)
-    if (status == 404 and code not in _RETRYABLE) or code == "NoSuchKey":
-        return ObjectNotFoundError(f"{name} does not exist", path=path)
-    if code in _CONDITION_FAILED or (status in {304, 412} and ours):
-        # Some stores do not say which condition failed; every request of ours has one at most.
-        return PreconditionFailedError(text, path=path)
-    if status == 416 or code == "InvalidRange":
-        return ObjectTruncatedError(f"{name} ends before the range that was asked for", path=path)
-    if code in _DENIED or status in {401, 403}:
-        return AccessDeniedError(text, path=path)
-    if code in _TIMED_OUT or status in {408, 504}:
-        return StoreTimeoutError(text, retryable=True, path=path)
-    retryable = code in _RETRYABLE or status == 429 or (status >= 500 and status != 501)
-    return StoreError(text, retryable=retryable, path=path)

@@ -74,6 +74,7 @@ class Feed:
     Attributes:
         begun: set when obstore has asked for the first part: the upload exists from then on.
         on_begun: called then.
+        ended: whether all parts have been offered.
     """
 
     def __init__(self) -> None:
@@ -81,7 +82,7 @@ class Feed:
         self.on_begun: Callable[[], None] | None = None
         self._waiting: deque[memoryview] = deque()
         self._changed = asyncio.Event()
-        self._ended = False
+        self.ended = False
         self._abandoned = False
 
     def put(self, lent: memoryview) -> None:
@@ -92,7 +93,7 @@ class Feed:
 
     def end(self) -> None:
         """Say that there are no more parts."""
-        self._ended = True
+        self.ended = True
         self._changed.set()
 
     def abandon(self) -> None:
@@ -115,7 +116,7 @@ class Feed:
                 raise AbandonedError
             if self._waiting:
                 return self._waiting.popleft()
-            if self._ended:
+            if self.ended:
                 raise StopAsyncIteration
             self._changed.clear()
             await self._changed.wait()

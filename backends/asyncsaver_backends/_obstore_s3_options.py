@@ -25,6 +25,13 @@ _OPTIONS = frozenset(
         *("s3_additional_kwargs", "key", "secret", "token", "username", "password"),
     }
 )
+# They concern the files and caches of s3fs, which neither engine uses.
+_WITHOUT_EFFECT = frozenset(
+    {
+        *("default_block_size", "default_cache_type", "default_fill_cache", "max_concurrency"),
+        *("listings_expiry_time", "max_paths", "skip_instance_cache", "use_listings_cache"),
+    }
+)
 _CLIENT = frozenset(
     {
         *("endpoint_url", "region_name", "use_ssl", "verify"),
@@ -44,6 +51,10 @@ _ADDITIONAL = {
 }
 
 
+# Directory buckets and Outposts have hosts and signatures of their own.
+_OTHER_BUCKETS = ("--x-s3", "--xa-s3", "--op-s3")
+
+
 @dataclass(frozen=True, slots=True)
 class S3Options:
     """What the user asked for; the environment fills in what is not here.
@@ -58,6 +69,7 @@ class S3Options:
         connect_timeout: in seconds.
         read_timeout: in seconds.
         config: the rest, ready for `obstore.store.S3Store`.
+        plain_config: the same for a server that does not know the checksum; None where the user decides on checksums.
         verify: whether servers' certificates are checked.
         certificates: a file with more that are trusted.
     """
@@ -73,6 +85,7 @@ class S3Options:
     connect_timeout: float = CONNECT_TIMEOUT
     read_timeout: float = READ_TIMEOUT
     config: Mapping[str, Any] = field(default_factory=dict)
+    plain_config: Mapping[str, Any] | None = None
     verify: bool = True
     certificates: Path | None = None
 
@@ -84,7 +97,7 @@ def s3_options(options: Mapping[str, Any]) -> S3Options:
         UnsupportedStoreError: an option that obstore has nothing for; ``engine="fsspec"`` knows it.
         ValueError: a key without its secret, or a value that makes no sense.
     """
-    _refuse_others(options, _OPTIONS, "storage_options")
+    _refuse_others(options, _OPTIONS | _WITHOUT_EFFECT, "storage_options")
     client = _mapping(options, "client_kwargs", _CLIENT)
     config = _mapping(options, "config_kwargs", _CONFIG)
     s3 = _mapping(config, "s3", _S3_CONFIG, within="config_kwargs")
@@ -98,6 +111,11 @@ def s3_options(options: Mapping[str, Any]) -> S3Options:
     style = s3.get("addressing_style") or "auto"
     if style not in _STYLES:
         raise ValueError("addressing_style must be 'auto', 'path' or 'virtual'")
+    carried = {
+        **({"request_payer": True} if options.get("requester_pays") else {}),
+        **{_ADDITIONAL[name]: value for name, value in additional.items()},
+    }
+    checksums = config.get("request_checksum_calculation")
     return S3Options(
         **secrets,
         anonymous=bool(options.get("anon")),
@@ -107,20 +125,30 @@ def s3_options(options: Mapping[str, Any]) -> S3Options:
         addressing_style=_STYLES[style],
         connect_timeout=float(config.get("connect_timeout") or CONNECT_TIMEOUT),
         read_timeout=float(config.get("read_timeout") or READ_TIMEOUT),
-        config={
-            **_integrity(config, s3),
-            **({"request_payer": True} if options.get("requester_pays") else {}),
-            **{_ADDITIONAL[name]: value for name, value in additional.items()},
-        },
+        config={**(_plain(s3) if checksums == "when_required" else _checked(s3)), **carried},
+        plain_config=None if checksums else {**_plain(s3), **carried},
         verify=verify is not False,
         certificates=Path(str(verify)) if verify not in {None, True, False} else None,
     )
 
 
-def _integrity(config: Mapping[str, Any], s3: Mapping[str, Any]) -> dict[str, Any]:
-    """Every upload is covered once: by a checksum that S3 compares with what arrives, else by the signature."""
-    if config.get("request_checksum_calculation") == "when_required":
-        return {"unsigned_payload": s3.get("payload_signing_enabled") is False}
+def check_bucket(name: str) -> None:
+    """Refuse a bucket of a kind that obstore cannot reach.
+
+    Raises:
+        UnsupportedStoreError: it can be reached with ``engine="fsspec"``.
+    """
+    if name.endswith(_OTHER_BUCKETS):
+        raise UnsupportedStoreError("engine='obstore' cannot reach directory buckets and Outposts; engine='fsspec' can")
+
+
+def _plain(s3: Mapping[str, Any]) -> dict[str, Any]:
+    """Uploads are covered by the signature."""
+    return {"unsigned_payload": s3.get("payload_signing_enabled") is False}
+
+
+def _checked(s3: Mapping[str, Any]) -> dict[str, Any]:
+    """Uploads are covered by a checksum that S3 compares with what arrives; by the signature as well only if asked for."""
     return {"unsigned_payload": not s3.get("payload_signing_enabled"), "checksum_algorithm": "CRC64NVME"}
 
 

@@ -1,16 +1,14 @@
 """A store whose requests obstore sends: what its clouds have in common.
 
-obstore is written in Rust: it sends from the caller's memory and off the event loop. Two clients are used, since its read timeout
-starts when a request does: with one, an upload that moves but takes longer would be cut. Uploads have a deadline by their size.
+obstore is written in Rust: it sends from the caller's memory and off the event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,45 +17,24 @@ import obstore
 from asyncsaver.aio.completion import to_completion
 from asyncsaver.aio.tasks import run_all
 from asyncsaver.errors import AccessDeniedError, ObjectNotFoundError, RootNotFoundError, StoreError
-from asyncsaver.store.contract import ObjectInfo, Part
+from asyncsaver.store.contract import Capabilities, ObjectInfo, Part
+from asyncsaver.store.resend import Resend
 from asyncsaver_backends import _obstore_errors
-from asyncsaver_backends._cloud import CloudStore, Condition, Page
+from asyncsaver_backends._cloud import CloudStore, Condition, Page, Root
+from asyncsaver_backends._obstore_clients import Clients
+from asyncsaver_backends._obstore_fork import enter_process
 from asyncsaver_backends._obstore_lending import Feed, Loan
 from asyncsaver_backends._obstore_parts import PartsMissingError, StalledError, send_parts
-from asyncsaver_backends._transfer import PATIENCE, SLICE_BYTES
+from asyncsaver_backends._obstore_resend import is_gone, was_sent_again
+from asyncsaver_backends._transfer import SLICE_BYTES
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta, PutMode
+    from obstore import ObjectMeta, PutMode, PutResult, UpdateVersion
     from obstore.store import ObjectStore
 
 PART_BYTES = 16 * 2**20
 CONCURRENCY = 32
-MOVING_BYTES = 4 * 2**20
-"""How much an upload must move in the time of a read timeout to count as alive: obstore tells only when a whole body was sent."""
 LISTED_AT_ONCE = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Clients:
-    """What `ObstoreStore` sends its requests with.
-
-    Attributes:
-        reader: has a read timeout.
-        writer: has none.
-        remover: deletes objects one by one, for servers without batch deletion and to know which ones failed.
-        endpoint: URL that requests go to.
-        read_timeout: how long an answer may stand still, in seconds.
-    """
-
-    reader: ObjectStore
-    writer: ObjectStore
-    remover: ObjectStore
-    endpoint: str
-    read_timeout: float
-
-    def patience(self, size: int) -> float:
-        """How long sending so many bytes may take, in seconds."""
-        return self.read_timeout * (PATIENCE + size / MOVING_BYTES)
 
 
 class ObstoreStore(CloudStore):
@@ -65,7 +42,11 @@ class ObstoreStore(CloudStore):
 
     foreign_errors = _obstore_errors.FOREIGN_ERRORS
 
-    _clients: Clients | None = None
+    def __init__(self, url: str, root: Root, capabilities: Capabilities) -> None:
+        super().__init__(url, root, capabilities)
+        self._clients: Clients | None = None
+        self._writers: dict[tuple[Callable[[float], ObjectStore], float], ObjectStore] = {}
+        self._making_writer = asyncio.Lock()
 
     @abstractmethod
     def _make_clients(self) -> Clients:
@@ -76,10 +57,12 @@ class ObstoreStore(CloudStore):
         """Abort the unfinished uploads of a key. Logs what fails: it runs while a more telling error is on its way."""
 
     async def _connect(self) -> None:
+        enter_process()
         self._clients = await self._threads.run(self._make_clients)
 
     async def _disconnect(self) -> None:
         self._clients = None  # the connections close with their last reference
+        self._writers.clear()
 
     def _endpoint(self) -> str:
         return self._clients.endpoint if self._clients else ""
@@ -90,24 +73,29 @@ class ObstoreStore(CloudStore):
     async def _write(self, key: str, data: memoryview, condition: Condition) -> str | None:
         mode: PutMode = "create" if condition.absent else "overwrite"
         if condition.etag is not None:
-            mode = {"e_tag": condition.etag}
+            mode = self._version(condition.etag)
         clients, loan = self._open_clients, Loan()
         try:
             async with asyncio.timeout(clients.patience(len(data))):
                 answer = await obstore.put_async(clients.writer, key, loan.lend(data), mode=mode, use_multipart=False)
         finally:
             await loan.settle()
+        return self._etag(answer)
+
+    def _version(self, etag: str) -> UpdateVersion:
+        """What a swap requires to be there."""
+        return {"e_tag": etag}
+
+    def _etag(self, answer: ObjectMeta | PutResult) -> str | None:
+        """What names a version."""
         return _quoted(answer["e_tag"])
 
-    async def _write_parts(self, path: str, key: str, parts: AsyncIterable[Part], size: int) -> None:
+    async def _write_parts(self, path: str, key: str, parts: AsyncIterable[Part], size: int, resend: Resend) -> None:
         clients, feed, completed = self._open_clients, Feed(), False
+        begun = asyncio.get_running_loop().time()
 
         def send(feed: Feed) -> asyncio.Future[Any]:
-            return asyncio.ensure_future(
-                obstore.put_async(
-                    clients.writer, key, feed, use_multipart=True, chunk_size=PART_BYTES, max_concurrency=CONCURRENCY
-                )
-            )
+            return asyncio.ensure_future(self._send_parts(key, feed, resend.timeout))
 
         try:
             await send_parts(
@@ -117,21 +105,63 @@ class ObstoreStore(CloudStore):
                 feed=feed,
                 patience=clients.patience,
                 creation_seconds=clients.read_timeout,
-                translated=self._translated(path),
+                translated=self._translated_upload(path, resend, begun),
             )
             completed = True
         except PartsMissingError:
             raise self._not_adding_up(path) from None
         except StalledError as stalled:
-            raise self._translate(TimeoutError(), path) from stalled
+            completed = await self._lost_the_reply(path, key, size, feed, resend)
+            if not completed:
+                raise self._translate(TimeoutError(), path) from stalled
+        except StoreError as error:
+            completed = error.retryable and await self._lost_the_reply(path, key, size, feed, resend)
+            if not completed:
+                raise
         finally:
             if feed.begun.is_set() and not completed:
                 await to_completion(self._discard(path, key))
 
+    async def _send_parts(self, key: str, feed: Feed, resend_seconds: float) -> None:
+        """Carry out one upload; what is raised is named by the caller."""
+        writer = await self._writer(self._open_clients, resend_seconds)
+        part_bytes = self.capabilities.part_bytes
+        await obstore.put_async(
+            writer, key, feed, use_multipart=True, chunk_size=part_bytes, max_concurrency=CONCURRENCY
+        )
+
+    async def _writer(self, clients: Clients, seconds: float) -> ObjectStore:
+        """What sends an upload in parts: each request once, or again by itself for a while."""
+        if not seconds:
+            return clients.writer
+        made = (clients.resending, seconds)
+        async with self._making_writer:
+            if made not in self._writers:
+                self._writers[made] = await self._threads.run(clients.resending, seconds)
+            return self._writers[made]
+
+    @contextmanager
+    def _translated_upload(self, path: str, resend: Resend, begun: float) -> Iterator[None]:
+        try:
+            with self._translated(path):
+                yield
+        except StoreError as error:
+            if is_gone(error.__cause__):
+                raise self._forgotten(path) from error.__cause__
+            if was_sent_again(error.__cause__):
+                resend.failing_for(min(resend.timeout, asyncio.get_running_loop().time() - begun))
+            raise
+
+    async def _lost_the_reply(self, path: str, key: str, size: int, feed: Feed, resend: Resend) -> bool:
+        """Whether an upload that failed is complete all the same. How it failed is more telling than that one cannot look."""
+        with suppress(StoreError):
+            return bool(resend.timeout) and feed.ended and await self._has_landed(path, key, size)
+        return False
+
     async def _read(self, key: str) -> tuple[bytes, ObjectInfo]:
         answer = await obstore.get_async(self._open_clients.reader, key)
         data = bytes(await answer.bytes_async())
-        return data, _info(answer.meta)
+        return data, self._info(answer.meta)
 
     async def _read_range(self, path: str, key: str, start: int, buffer: memoryview) -> None:
         stop = start + buffer.nbytes
@@ -144,19 +174,19 @@ class ObstoreStore(CloudStore):
             await self._threads.run(_copy, buffer, data)
 
     async def _describe(self, key: str) -> ObjectInfo:
-        return _info(await obstore.head_async(self._open_clients.reader, key))
+        return self._info(await obstore.head_async(self._open_clients.reader, key))
 
     async def _pages(self, prefix: str, delimiter: str) -> AsyncIterator[Page]:
         reader = self._open_clients.reader
         if delimiter:
             found = await obstore.list_with_delimiter_async(reader, prefix)
             prefixes = [f"{folder}/" for folder in found["common_prefixes"]]
-            objects = [_info(meta) for meta in found["objects"] if meta["path"].startswith(prefix)]
+            objects = [self._info(meta) for meta in found["objects"] if meta["path"].startswith(prefix)]
             yield Page(objects, prefixes)
             return
         listed: list[ObjectInfo] = []
         async for batch in obstore.list(reader, prefix, chunk_size=LISTED_AT_ONCE):
-            listed += [_info(meta) for meta in batch]
+            listed += [self._info(meta) for meta in batch]
         yield Page(_without_markers(listed, prefix))
 
     async def _remove(self, paths: Sequence[str]) -> Mapping[str, StoreError]:
@@ -190,6 +220,9 @@ class ObstoreStore(CloudStore):
         await run_all(remove(path) for path in paths)
         return failed
 
+    def _info(self, meta: ObjectMeta) -> ObjectInfo:
+        return ObjectInfo(meta["path"], meta["size"], self._etag(meta), meta["last_modified"])
+
     @property
     def _open_clients(self) -> Clients:
         if self._clients is None:  # closed since the call began
@@ -197,25 +230,9 @@ class ObstoreStore(CloudStore):
         return self._clients
 
 
-def http_options(endpoint: str, connect_timeout: float, read_timeout: float | None) -> dict[str, Any]:
-    """What an HTTP client of obstore is told: a whole request has no limit, standing still has one where that can be seen."""
-    settings: dict[str, Any] = {
-        "allow_http": endpoint.startswith("http://"),
-        "connect_timeout": timedelta(seconds=connect_timeout),
-        "timeout": timedelta(days=7),
-    }
-    if read_timeout is not None:
-        settings["read_timeout"] = timedelta(seconds=read_timeout)
-    return settings
-
-
 def _copy(target: memoryview, source: Any) -> None:
     """Copy bytes; NumPy lets go of the GIL meanwhile."""
     np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(source, np.uint8))
-
-
-def _info(meta: ObjectMeta) -> ObjectInfo:
-    return ObjectInfo(meta["path"], meta["size"], _quoted(meta["e_tag"]), meta["last_modified"])
 
 
 def _quoted(etag: str | None) -> str | None:

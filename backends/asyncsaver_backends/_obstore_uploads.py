@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from asyncsaver.errors import StoreError
+from asyncsaver_backends._obstore_twin import Twin
 
 if TYPE_CHECKING:
     from asyncsaver_backends.s3 import S3Store
@@ -16,17 +17,16 @@ logger = logging.getLogger(__name__)
 
 
 class UnfinishedUploads:
-    """Finds and aborts the uploads below a root; connects when first needed.
+    """Finds and aborts the uploads below a root.
 
     Args:
         url: of the root.
-        storage_options: of s3fs.
+        twin: sends the requests, and is closed by whoever made it.
     """
 
-    def __init__(self, url: str, storage_options: Mapping[str, object]) -> None:
+    def __init__(self, url: str, twin: Twin) -> None:
         self._url = url
-        self._options = storage_options
-        self._store: S3Store | None = None
+        self._twin = twin
         self._told = False
 
     async def abort(self, path: str, key: str) -> None:
@@ -35,7 +35,7 @@ class UnfinishedUploads:
         obstore does not say which upload is ours. No two writers of checkpoints write one key: its folder is named for the
         attempt.
         """
-        store = self._connected()
+        store = await self._connected()
         if store is None:
             return
         try:
@@ -47,13 +47,8 @@ class UnfinishedUploads:
 
     async def purge(self, older_than: timedelta, spare: Collection[str]) -> int:
         """As `Store.purge`; without s3fs nothing is removed, and the log says so."""
-        store = self._connected()
+        store = await self._connected()
         return 0 if store is None else await store.purge(older_than, spare=spare)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        if self._store is not None:
-            await self._store.close()
 
     async def _of(self, store: S3Store, path: str, key: str) -> list[str]:
         arguments: dict[str, Any] = {"Prefix": key}
@@ -66,18 +61,13 @@ class UnfinishedUploads:
                 return found
             arguments |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
 
-    def _connected(self) -> S3Store | None:
-        if self._store is None:
-            try:
-                from asyncsaver_backends.s3 import S3Store  # noqa: PLC0415 - an extra, and slow to import
-            except ImportError:
-                if not self._told:
-                    self._told = True
-                    logger.warning(
-                        "%s: unfinished uploads stay until the bucket's lifecycle rules remove them;"
-                        ' pip install "asyncsaver[s3]" lets them be removed here',
-                        self._url,
-                    )
-                return None
-            self._store = S3Store(self._url, storage_options=self._options)
-        return self._store
+    async def _connected(self) -> S3Store | None:
+        store = await self._twin.store()
+        if store is None and not self._told:
+            self._told = True
+            logger.warning(
+                "%s: unfinished uploads stay until the bucket's lifecycle rules remove them;"
+                ' pip install "asyncsaver[s3]" lets them be removed here',
+                self._url,
+            )
+        return store

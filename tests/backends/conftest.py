@@ -5,7 +5,10 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
+import obstore
+import obstore.store
 import pytest
 from aiohttp import web
 
@@ -48,6 +51,25 @@ async def canned_server() -> AsyncIterator[CannedServer]:
         yield server
     finally:
         await runner.cleanup()
+
+
+@pytest.fixture
+def headers(canned_server: CannedServer) -> list[Any]:
+    """Those of each request; all are answered with 200."""
+    seen: list[Any] = []
+
+    def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers)
+        return web.Response(headers={"ETag": '"etag"'})
+
+    canned_server.answer = answer
+    return seen
+
+
+@pytest.fixture
+async def obstore_runtime() -> None:
+    """The threads and sockets of its own that obstore keeps for the process are there, before anyone looks for leaks."""
+    await obstore.put_async(obstore.store.MemoryStore(), "object.bin", b"content")
 
 
 @pytest.fixture

@@ -43,9 +43,9 @@ def test_local_paths_stay_with_our_own_store(tmp_path: Path) -> None:
     assert isinstance(open_store(tmp_path, engine="obstore"), LocalStore)
 
 
-@pytest.mark.parametrize("scheme", ["gs", "ftp", "carrier-pigeon"])
+@pytest.mark.parametrize("scheme", ["ftp", "carrier-pigeon"])
 def test_what_it_cannot_serve_is_refused(scheme: str) -> None:
-    with pytest.raises(UnsupportedStoreError, match=rf"serves s3:// and az://, not {scheme}://"):
+    with pytest.raises(UnsupportedStoreError, match=rf"serves s3://, az:// and gs://, not {scheme}://"):
         open_store(f"{scheme}://bucket/run", engine="obstore")
 
 
@@ -102,7 +102,24 @@ def test_credentials_by_any_name(options: Mapping[str, Any]) -> None:
 
 
 def test_nothing_given_leaves_all_to_the_environment() -> None:
-    assert s3_options({}) == S3Options(config={"unsigned_payload": True, "checksum_algorithm": "CRC64NVME"})
+    config = {"unsigned_payload": True, "checksum_algorithm": "CRC64NVME"}
+    assert s3_options({}) == S3Options(config=config, plain_config={"unsigned_payload": False})
+
+
+@pytest.mark.parametrize(
+    ("signing", "checksums", "plain"),
+    [
+        (None, None, {"unsigned_payload": False}),
+        (False, None, {"unsigned_payload": True}),
+        (None, "when_supported", None),
+        (None, "when_required", None),
+    ],
+)
+def test_the_checksum_is_given_up_unless_the_user_decides(signing: Any, checksums: Any, plain: Any) -> None:
+    config = {"s3": {"payload_signing_enabled": signing}, "request_checksum_calculation": checksums}
+    options = s3_options({"config_kwargs": config, "requester_pays": True})
+    assert options.plain_config == (None if plain is None else {**plain, "request_payer": True})
+    assert ("checksum_algorithm" in options.config) is (checksums != "when_required")
 
 
 @pytest.mark.parametrize(
@@ -166,6 +183,7 @@ async def test_certificates_that_cannot_be_read_are_named(tmp_path: Path) -> Non
             {"endpoint_url": HTTPS, "config_kwargs": {"s3": {"addressing_style": "virtual"}}},
             "https://bucket.host:9000",
         ),
+        ("Old_Bucket", {}, "https://s3.eu-west-3.amazonaws.com"),
         (
             "bucket",
             {"config_kwargs": {"region_name": "us-east-2", "s3": {"addressing_style": "path"}}},
@@ -214,6 +232,16 @@ CLIENT = {"client_id": "the-client", "client_secret": "the-secret", "tenant_id":
         ({"credential": "sv=1&sig=2"}, {}, SAS_CONFIG),
         (CLIENT, {}, {"credential_type": "client_secret", **CLIENT}),
         ({"anon": True}, {"AZURE_STORAGE_ACCOUNT_KEY": "of the environment"}, {"skip_signature": True}),
+        ({"anon": True, "account_key": "key=="}, {}, KEY_CONFIG),
+        ({}, {"AZURE_STORAGE_ANON": "1"}, {"skip_signature": True}),
+        ({}, {"AZURE_STORAGE_ANON": "False"}, {}),
+        ({"anon": False}, {"AZURE_STORAGE_ANON": "1"}, {}),
+        ({}, {"AZURE_STORAGE_ANON": "1", "AZURE_STORAGE_ACCOUNT_KEY": "key=="}, KEY_CONFIG),
+        (
+            {"client_secret": "the-secret"},
+            {"AZURE_STORAGE_CLIENT_ID": "the-client", "AZURE_STORAGE_TENANT_ID": "the-tenant"},
+            {"credential_type": "client_secret", **CLIENT},
+        ),
         ({}, {"AZURE_STORAGE_ACCOUNT_KEY": "key=="}, KEY_CONFIG),
         ({}, {}, {}),
     ],
@@ -242,6 +270,7 @@ def test_secrets_of_another_account_are_not_used() -> None:
     ("options", "environment"),
     [
         ({"connection_string": CONNECTION}, {}),
+        ({"connection_string": CONNECTION.replace("AccountKey", "accountkey")}, {}),
         ({}, {"AZURE_STORAGE_CONNECTION_STRING": CONNECTION}),
         ({"account_name": "account"}, {"AZURE_STORAGE_CONNECTION_STRING": CONNECTION}),
     ],

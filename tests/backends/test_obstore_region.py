@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from botocore.httpsession import get_cert_path
 
 from asyncsaver_backends._obstore_region import aws_endpoint, region_of
 from asyncsaver_backends.obstore import ObstoreS3Store
@@ -23,7 +24,7 @@ class _Finder:
         self.asked: list[str] = []
 
     def __call__(self, url: str, certificates: Path | None) -> str | None:
-        assert certificates is None
+        assert certificates == Path(get_cert_path(verify=True))
         self.asked.append(url)
         return self.region
 
@@ -31,7 +32,7 @@ class _Finder:
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing is configured but a region."""
-    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+    for name in ("AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))

@@ -2,32 +2,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
-import obstore
-import obstore.store
 import pytest
 import uvloop
 from aiohttp import web
 
 from asyncsaver import Saver
-from asyncsaver.errors import ObjectNotFoundError, RootNotFoundError, StoreError
-from asyncsaver.store import Part, Store
+from asyncsaver.errors import ObjectNotFoundError, StoreError
+from asyncsaver.store import Store
 from asyncsaver.store.registry import open_store as open_any
 from asyncsaver.testing import StoreContract, store_contract
 from asyncsaver_backends.obstore import ObstoreS3Store, open_store
 from asyncsaver_backends.s3 import S3Store
 
+from .parts import parts_of, unfinished_uploads
+
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture
-async def obstore_runtime() -> None:
-    """The threads and sockets of its own that obstore keeps for the process are there, before anyone looks for leaks."""
-    await obstore.put_async(obstore.store.MemoryStore(), "object.bin", b"content")
 
 
 @pytest.fixture
@@ -93,46 +86,25 @@ async def test_the_markers_of_consoles_are_no_objects(obstore_s3: ObstoreS3Store
     assert ([info.path for info in top.objects], list(top.prefixes)) == (["empty.bin"], ["folder/"])
 
 
-async def test_a_missing_bucket_is_named(s3_server: Any) -> None:
-    async with ObstoreS3Store("s3://no-such-bucket/run", storage_options=s3_server.storage_options) as store:
-        for call in (store.list(), store.put("object.bin", b"x"), store.get("object.bin"), store.delete(["a.bin"])):
-            with pytest.raises(RootNotFoundError, match="no-such-bucket") as caught:
-                await call
-            assert not caught.value.retryable
-
-
 # --- large objects -----------------------------------------------------------------------------------
-
-
-async def _parts(count: int, size: int, then: asyncio.Event | None = None) -> AsyncIterator[Part]:
-    for _ in range(count):
-        yield nullcontext(memoryview(bytearray(size)))
-    if then is not None:
-        then.set()
-        await asyncio.Event().wait()
-
-
-async def _unfinished_uploads(store: S3Store) -> list[Any]:
-    found: list[Any] = (await store._call("list_multipart_uploads")).get("Uploads", [])
-    return found
 
 
 async def test_a_cancelled_upload_is_aborted_and_no_other(obstore_s3: ObstoreS3Store, s3fs_store: S3Store) -> None:
     await s3fs_store._call("create_multipart_upload", Key="run/large.bin.other")
     part, waiting = obstore_s3.capabilities.part_bytes, asyncio.Event()
-    task = asyncio.create_task(obstore_s3.put_parts("large.bin", _parts(1, part, waiting), size=3 * part))
+    task = asyncio.create_task(obstore_s3.put_parts("large.bin", parts_of(1, part, waiting), size=3 * part))
     await waiting.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [upload["Key"] for upload in await _unfinished_uploads(s3fs_store)] == ["run/large.bin.other"]
+    assert [upload["Key"] for upload in await unfinished_uploads(s3fs_store)] == ["run/large.bin.other"]
 
 
 async def test_an_upload_that_fails_is_aborted(obstore_s3: ObstoreS3Store, s3fs_store: S3Store) -> None:
     part = obstore_s3.capabilities.part_bytes
     with pytest.raises(StoreError):
-        await obstore_s3.put_parts("large.bin", _parts(1, part), size=2 * part)
-    assert await _unfinished_uploads(s3fs_store) == []
+        await obstore_s3.put_parts("large.bin", parts_of(1, part), size=2 * part)
+    assert await unfinished_uploads(s3fs_store) == []
 
 
 async def test_an_upload_cancelled_while_the_store_creates_it_is_aborted(
@@ -162,7 +134,7 @@ async def test_an_upload_cancelled_while_the_store_creates_it_is_aborted(
     options = {"key": "key", "secret": "secret", "endpoint_url": canned_server.url}
     async with ObstoreS3Store("s3://bucket/run", storage_options=options) as store:
         part = store.capabilities.part_bytes
-        task = asyncio.create_task(store.put_parts("large.bin", _parts(2, part), size=2 * part))
+        task = asyncio.create_task(store.put_parts("large.bin", parts_of(2, part), size=2 * part))
         await asked.wait()
         task.cancel()
         cancelled.set()
@@ -185,7 +157,7 @@ async def test_a_part_that_is_refused_fails_the_object(canned_server: Any) -> No
     async with ObstoreS3Store("s3://bucket/run", storage_options=options) as store:
         part = store.capabilities.part_bytes
         with pytest.raises(StoreError, match="SlowDown") as caught:
-            await store.put_parts("large.bin", _parts(2, part), size=2 * part)
+            await store.put_parts("large.bin", parts_of(2, part), size=2 * part)
     assert caught.value.retryable
     assert caught.value.path == "large.bin"
     assert not [
@@ -197,7 +169,7 @@ async def test_unfinished_uploads_are_purged(obstore_s3: ObstoreS3Store, s3fs_st
     for key in ("run/a/one.bin", "run/b/two.bin", "elsewhere.bin"):
         await s3fs_store._call("create_multipart_upload", Key=key)
     assert await obstore_s3.purge(timedelta(0), spare=["b/"]) == 1
-    assert sorted(upload["Key"] for upload in await _unfinished_uploads(s3fs_store)) == [
+    assert sorted(upload["Key"] for upload in await unfinished_uploads(s3fs_store)) == [
         "elsewhere.bin",
         "run/b/two.bin",
     ]
@@ -222,12 +194,12 @@ def test_it_works_under_uvloop(s3_root: Any) -> None:
     async def run() -> None:
         async with open_any(s3_root.url, storage_options=s3_root.storage_options, engine="obstore") as store:
             part = store.capabilities.part_bytes
-            await store.put_parts("large.bin", _parts(2, part), size=2 * part)
+            await store.put_parts("large.bin", parts_of(2, part), size=2 * part)
             buffer = bytearray(b"x" * part)
             await store.get_into("large.bin", [(part, 2 * part)], [memoryview(buffer)])
             assert buffer == bytes(part)
             waiting = asyncio.Event()
-            task = asyncio.create_task(store.put_parts("other.bin", _parts(1, part, waiting), size=3 * part))
+            task = asyncio.create_task(store.put_parts("other.bin", parts_of(1, part, waiting), size=3 * part))
             await waiting.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

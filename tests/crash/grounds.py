@@ -21,8 +21,8 @@ S3_PART_BYTES = 5 * 2**20  # less, S3 does not take
 
 
 def opened(url: str, storage_options: Mapping[str, Any], part_bytes: int) -> Store:
-    """A store on a root, with parts of that size."""
-    store = open_store(url, storage_options=storage_options)
+    """A store on a root, with parts of that size, which are requests of its own: obstore makes them as it likes."""
+    store = open_store(url, storage_options=storage_options, engine="fsspec")
     store.capabilities = replace(store.capabilities, part_bytes=part_bytes)
     return store
 

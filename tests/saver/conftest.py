@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,10 +19,11 @@ def _place(root: Any) -> Place:
     return Place(root.url, root.storage_options)
 
 
-@pytest.fixture
-def anywhere(any_root: Any) -> Place:
-    """A fresh root in each kind of store, in turn."""
-    return _place(any_root)
+@pytest.fixture(params=["memory", "local", "s3", "s3-fsspec", "gcs", "azure", "azure-fsspec"])
+def anywhere(request: pytest.FixtureRequest) -> Place:
+    """A fresh root in each kind of store, through each engine that serves it, in turn."""
+    kind, _, engine = request.param.partition("-")
+    return replace(_place(request.getfixturevalue(f"{kind}_root")), engine=engine or "auto")
 
 
 @pytest.fixture

@@ -26,19 +26,21 @@ class Place:
     Attributes:
         url: the root.
         storage_options: what goes with it.
+        engine: that the savers use.
     """
 
     url: str
     storage_options: Mapping[str, Any]
+    engine: str = "auto"
 
     def saver(self, **arguments: Any) -> Saver:
         """A saver on the root."""
-        return Saver(self.url, storage_options=self.storage_options or None, **arguments)
+        return Saver(self.url, storage_options=self.storage_options or None, engine=self.engine, **arguments)
 
     @asynccontextmanager
     async def store(self) -> AsyncIterator[Store]:
         """The root itself, past every check."""
-        async with open_store(self.url, storage_options=self.storage_options) as store:
+        async with open_store(self.url, storage_options=self.storage_options, engine=self.engine) as store:
             yield store
 
     async def objects(self) -> dict[str, bytes]:

@@ -31,6 +31,7 @@ def options(place: Place) -> dict[str, Any]:
 
 
 @pytest.mark.server
+@pytest.mark.parametrize("anywhere", ["memory", "local", "s3", "gcs", "azure"], indirect=True)  # they choose the engine
 async def test_on_every_store(anywhere: Place, no_leaks: None) -> None:
     assert await latest_checkpoint(anywhere.url, **options(anywhere)) is None
     assert await get_checkpoint_state(anywhere.url, **options(anywhere)) is None

@@ -30,11 +30,12 @@ def told(error: BaseException) -> str:
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("kind", ["s3", "gcs", "azure"])
+@pytest.mark.parametrize("kind", ["s3", "s3-fsspec", "gcs", "azure", "azure-fsspec"])
 async def test_a_missing_bucket(kind: str, request: pytest.FixtureRequest) -> None:
-    root = request.getfixturevalue(f"{kind}_root")
+    cloud, _, engine = kind.partition("-")
+    root = request.getfixturevalue(f"{cloud}_root")
     scheme = root.url.partition("://")[0]
-    place = Place(f"{scheme}://no-such-bucket-here/run", root.storage_options)
+    place = Place(f"{scheme}://no-such-bucket-here/run", root.storage_options, engine or "auto")
     async with place.saver() as saver:
         for call in (saver.save(STATE, step=1), saver.restore(), saver.latest(), saver.checkpoints(), saver.prune()):
             with pytest.raises(RootNotFoundError, match="no-such-bucket-here"):
@@ -54,7 +55,8 @@ def strict_s3_url(start_moto: Any, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.server
-async def test_wrong_credentials_on_s3(strict_s3_url: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("engine", ["auto", "fsspec"])
+async def test_wrong_credentials_on_s3(strict_s3_url: str, caplog: pytest.LogCaptureFixture, engine: str) -> None:
     options = {
         "key": "AKIAWRONGKEYID",
         "secret": SECRET,
@@ -62,7 +64,7 @@ async def test_wrong_credentials_on_s3(strict_s3_url: str, caplog: pytest.LogCap
         "client_kwargs": {"region_name": "us-east-1"},
     }
     with caplog.at_level(logging.DEBUG, "asyncsaver"):
-        async with Saver("s3://bucket/run", storage_options=options) as saver:
+        async with Saver("s3://bucket/run", storage_options=options, engine=engine) as saver:
             for call in (saver.save(STATE, step=1), saver.restore(), saver.latest()):
                 with pytest.raises(AccessDeniedError) as caught:
                     await call
@@ -72,12 +74,14 @@ async def test_wrong_credentials_on_s3(strict_s3_url: str, caplog: pytest.LogCap
 
 
 @pytest.mark.server
-async def test_wrong_credentials_on_azure(azure_root: Any, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("engine", ["auto", "fsspec"])
+async def test_wrong_credentials_on_azure(azure_root: Any, caplog: pytest.LogCaptureFixture, engine: str) -> None:
     wrong = "aHVzaCBodXNoLCBub3QgdG8gYmUgc2VlbiBieSBhbnlib2R5"
     right = azure_root.storage_options["connection_string"]
     parts = [f"AccountKey={wrong}" if part.startswith("AccountKey=") else part for part in right.split(";")]
+    options = {"connection_string": ";".join(parts)}
     with caplog.at_level(logging.DEBUG, "asyncsaver"):
-        async with Saver(azure_root.url, storage_options={"connection_string": ";".join(parts)}) as saver:
+        async with Saver(azure_root.url, storage_options=options, engine=engine) as saver:
             for call in (saver.save(STATE, step=1), saver.restore()):
                 with pytest.raises(AccessDeniedError) as caught:
                     await call

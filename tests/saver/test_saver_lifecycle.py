@@ -162,12 +162,13 @@ async def test_a_fork_is_refused(memory: Place) -> None:
 
 
 @pytest.mark.parametrize("make_loop", LOOPS)
-@pytest.mark.parametrize("kind", ["memory", "local", "s3"])
+@pytest.mark.parametrize("kind", ["memory", "local", "s3", "s3-fsspec", "azure"])
 def test_every_loop(
     kind: str, make_loop: Any, request: pytest.FixtureRequest, tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    root = request.getfixturevalue(f"{kind}_root")
-    place = Place(root.url, root.storage_options)
+    cloud, _, engine = kind.partition("-")
+    root = request.getfixturevalue(f"{cloud}_root")
+    place = Place(root.url, root.storage_options, engine or "auto")
     state = mixed_state(tmp_path)
 
     async def work() -> Any:

@@ -111,7 +111,7 @@ def test_unknown_schemes_list_the_known_ones_and_no_secret() -> None:
 def test_a_missing_package_says_what_to_install() -> None:
     code = (
         "import sys\n"
-        "sys.modules['s3fs'] = None\n"  # what an import of a package that is not installed looks like
+        "sys.modules['s3fs'] = sys.modules['obstore'] = None\n"  # how imports of missing packages look
         "from asyncsaver.store.registry import open_store\n"
         "try:\n"
         "    open_store('s3://bucket/run')\n"
@@ -130,7 +130,7 @@ def test_a_missing_package_of_an_fsspec_scheme_is_named(monkeypatch: pytest.Monk
         open_store("sftp://host/run")
 
 
-@pytest.mark.parametrize("engine", ["auto", "fsspec"])
+@pytest.mark.parametrize("engine", ["auto", "fsspec", "obstore"])
 def test_known_engines(tmp_path: Path, engine: str) -> None:
     assert isinstance(open_store(tmp_path, engine=engine), LocalStore)
 
