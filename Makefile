@@ -40,6 +40,7 @@ check: $(VENV)/.dev ## Lint, format check, types (mypy and pyright), layers
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy examples/train_digits.py
+	MYPYPATH=tests $(BIN)/mypy benchmarks
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
 
@@ -66,7 +67,7 @@ bench-peers: $(VENV)/.bench ## Install what is heavy to compare with: PyTorch, s
 	$(PIP) install --editable '.[bench-boto3,bench-orbax,bench-tensorstore,bench-torch]' '$(TORCH)'
 
 .PHONY: bench-scale
-bench-scale: $(VENV)/.dev ## Measure how the cost grows with the number of checkpoints
+bench-scale: $(VENV)/.dev ## Measure how the cost grows with the number of tensors, ranks and checkpoints (ARGS=--write)
 	$(BIN)/python benchmarks/scale.py $(ARGS)
 
 # PyPI's torch for Linux brings CUDA. PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gives the small one.
@@ -80,7 +81,7 @@ test-torch: $(VENV)/.dev ## Install PyTorch, then run the tests that need it
 .PHONY: clean
 clean: ## Remove caches, reports and build output
 	rm -rf build dist htmlcov .coverage .coverage.* .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
-	find asyncsaver backends examples tests -type d -name __pycache__ -prune -exec rm -rf {} +
+	find asyncsaver backends benchmarks examples tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: distclean
 distclean: clean ## Also remove the virtual environment and the test servers

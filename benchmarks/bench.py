@@ -8,27 +8,25 @@ python benchmarks/bench.py --peers asyncsaver,obstore
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import report
-import s3_endpoint
 from charts import draw
-from peers.contract import BUCKET, Place
+from clouds import UnavailableError
 from peers.listing import PEERS
+from places import Turns, turns
+from processes import FailedError, in_a_process
 from results import Results
-from scenarios import MIB, Scenario, scenarios
+from scenarios import Scenario, scenarios
 from targets import Targets
 from worker import Job
 
 HERE = Path(__file__).parent
+WORKER = HERE / "worker.py"
 DOCUMENT = HERE.parent / "docs" / "performance.md"
 
 
@@ -47,13 +45,13 @@ def main() -> int:
     results = Results()
     for scenario in chosen:
         peers = _taking_part(scenario, results, options.peers)
-        with _place(scenario, options.folder) as place:
+        with turns(scenario, options.folder) as turn:
             for number in range(options.rounds):
                 # Each round begins with another one: none always follows the same.
                 for peer in peers[number % max(1, len(peers)) :] + peers[: number % max(1, len(peers))]:
                     if (scenario.name, peer) not in results.absent:
                         print(f"{scenario.name}, round {number + 1}: {peer}", file=sys.stderr, flush=True)
-                        _measure(scenario, peer, place, results, options.timeout)
+                        _measure(scenario, peer, turn, results, options.timeout)
     nbytes = every[0].shape.nbytes
     verdicts = list(Targets(results, options.ours, nbytes).verdicts())
     if options.only or options.peers:
@@ -111,46 +109,16 @@ def _taking_part(scenario: Scenario, results: Results, wanted: str | None) -> li
     return found
 
 
-@contextlib.contextmanager
-def _place(scenario: Scenario, parent: Path) -> Iterator[Place]:
-    """Where the state goes, for the duration of a scenario."""
-    if scenario.kind == "s3":
-        room = scenario.shape.nbytes * 5 // 4 // MIB + 64
-        with s3_endpoint.endpoint(
-            BUCKET, arena_mib=room, latency_ms=scenario.latency_ms, bandwidth_mb=scenario.bandwidth_mb
-        ) as url:
-            yield Place("s3", endpoint=url)
-    elif scenario.kind == "disk":
-        folder = tempfile.mkdtemp(prefix="asyncsaver-bench-", dir=parent)
-        try:
-            yield Place("disk", folder=folder)
-        finally:
-            shutil.rmtree(folder)
-    else:
-        yield Place("memory")
-
-
-def _measure(scenario: Scenario, peer: str, place: Place, results: Results, timeout: float) -> None:
+def _measure(scenario: Scenario, peer: str, turn: Turns, results: Results, timeout: float) -> None:
     """One round of one peer: a process that saves, another one that restores, and nothing left of it."""
     whats: Sequence[Literal["save", "restore"]] = ("save",) if scenario.saves_only else ("save", "restore")
     try:
-        for what in whats:
-            job = Job(peer, what, place, scenario.shape, scenario.rehearsals)
-            command = [sys.executable, str(HERE / "worker.py"), job.as_json()]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
-            if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                results.leave_out(scenario.name, peer, f"{what} failed: {last[:200]}")
-                return
-            results.add(scenario.name, peer, what, json.loads(done.stdout.splitlines()[-1]))
-    except subprocess.TimeoutExpired:
-        results.leave_out(scenario.name, peer, f"not done after {timeout:.0f} seconds")
-    finally:
-        if place.endpoint:
-            s3_endpoint.reset(place.endpoint)
-        if place.folder:
-            shutil.rmtree(place.folder)
-            place.path.mkdir()
+        with turn() as place:
+            for what in whats:
+                job = Job(peer, what, place, scenario.shape, scenario.rehearsals)
+                results.add(scenario.name, peer, what, in_a_process(WORKER, job.as_json(), timeout=timeout))
+    except (UnavailableError, FailedError) as error:
+        results.leave_out(scenario.name, peer, str(error))
 
 
 if __name__ == "__main__":

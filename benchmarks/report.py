@@ -13,7 +13,6 @@ from scenarios import Scenario
 from targets import Verdict
 
 MIB = 2**20
-BEGIN, END = "<!-- figures -->", "<!-- /figures -->"
 
 
 def whole(results: Results, measured: Sequence[Scenario], verdicts: Iterable[Verdict], ours: str, rounds: int) -> str:
@@ -73,14 +72,15 @@ def _requests(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {kind.replace('_', ' ')}" for kind, count in sorted(counts.items()))
 
 
-def rewritten(document: str, figures: str) -> str:
-    """The document with these figures between its marks.
+def rewritten(document: str, figures: str, *, mark: str = "figures") -> str:
+    """The document with these figures between its marks of that name.
 
     Raises:
-        ValueError: it has no marks.
+        ValueError: it has no such marks.
     """
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    opening, closing = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, begin, rest = document.partition(opening)
+    _, end, after = rest.partition(closing)
     if not begin or not end:
-        raise ValueError(f"the document has no {BEGIN} … {END}")
-    return f"{before}{BEGIN}\n{figures}\n{END}{after}"
+        raise ValueError(f"the document has no {opening} … {closing}")
+    return f"{before}{opening}\n{figures}\n{closing}{after}"

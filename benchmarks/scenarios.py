@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from peers.listing import CLOUD_REQUESTS
 from states import Shape
 
 MIB = 2**20
 TENSOR_BYTES = 16 * MIB
+CLOUD_MIB = 256  # what the servers of the tests hold easily
 
 S3_PEERS = (
     "obstore, 16 at once",
@@ -21,6 +23,12 @@ S3_PEERS = (
     "s3fs _pipe_file, 16 at once",
     "DCP s3torchconnector",
     "DCP FsspecWriter",
+)
+GCS_PEERS = ("asyncsaver, fsspec", *(f"gcsfs _pipe_file, {count} at once" for count in CLOUD_REQUESTS))
+AZURE_PEERS = (
+    "asyncsaver, fsspec",
+    "asyncsaver, obstore",
+    *(f"adlfs _pipe_file, {count} at once" for count in CLOUD_REQUESTS),
 )
 DISK_PEERS = (
     "raw O_DIRECT, 4 threads",
@@ -40,7 +48,7 @@ class Scenario:
     Attributes:
         name: for the command line.
         title: for people.
-        kind: of the place: "s3", "disk" or "memory".
+        kind: of the place: "s3", "gs", "az", "disk" or "memory".
         shape: of the state.
         peers: who takes part.
         latency_ms: of the endpoint.
@@ -64,6 +72,8 @@ def scenarios(mib: int) -> Sequence[Scenario]:
     """All of them, with a state of so many MiB where nothing else is said."""
     usual = Shape(max(1, mib * MIB // TENSOR_BYTES), TENSOR_BYTES)
     large = Shape(4 * usual.tensors, TENSOR_BYTES)
+    cloud = Shape(max(1, min(mib, CLOUD_MIB) * MIB // TENSOR_BYTES), TENSOR_BYTES)
+    cloud_size = f"{cloud.nbytes // MIB} MiB in {cloud.tensors} tensors"
     size, large_size = f"{usual.nbytes // MIB} MiB in {usual.tensors} tensors", f"{large.nbytes // MIB} MiB"
     small = [
         Scenario(
@@ -90,6 +100,8 @@ def scenarios(mib: int) -> Sequence[Scenario]:
             bandwidth_mb=90,
         ),
         Scenario("s3", f"S3 on loopback, no delay: {size}", "s3", usual, ("raw sockets, 4", *S3_PEERS)),
+        Scenario("gcs", f"GCS, fake-gcs-server on loopback: {cloud_size}", "gs", cloud, GCS_PEERS),
+        Scenario("azure", f"Azure, Azurite on loopback: {cloud_size}", "az", cloud, AZURE_PEERS),
         Scenario("disk", f"Local disk, durable; restore with a cold cache: {size}", "disk", usual, DISK_PEERS),
         Scenario(
             "memory-s3",

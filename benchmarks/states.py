@@ -50,4 +50,5 @@ def _name(index: int) -> str:
 
 
 def _tensor(block: np.ndarray[Any, np.dtype[Any]], index: int) -> np.ndarray[Any, np.dtype[Any]]:
-    return np.bitwise_xor(block, np.uint32(index)).view(np.float32)
+    bits: np.ndarray[Any, np.dtype[np.uint32]] = np.bitwise_xor(block, np.uint32(index))
+    return bits.view(np.float32)

@@ -74,6 +74,9 @@ async def _restore(job: Job, peer: Peer) -> dict[str, Any]:
     await peer.prepare_restore(target)
     if job.place.kind == "disk":
         drop_caches(job.place.path)
+    elif job.place.kind == "memory":  # it is empty in every process
+        await peer.prepare_save({})
+        await peer.save(job.shape.state())
     before = _counts(job.place)
     sample, restored = await measured(lambda: peer.restore(target))
     after = _counts(job.place)
@@ -82,7 +85,7 @@ async def _restore(job: Job, peer: Peer) -> dict[str, Any]:
 
 
 def _counts(place: Place) -> dict[str, Any]:
-    return s3_endpoint.stats(place.endpoint) if place.endpoint else {"requests": {}, "cpu": 0.0}
+    return s3_endpoint.stats(place.endpoint) if place.kind == "s3" else {"requests": {}, "cpu": 0.0}
 
 
 def _since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class Service:
     def _copy(self, request: Request, bucket: Bucket) -> Answer:
         source = unquote(request.headers["x-amz-copy-source"]).lstrip("/").partition("/")
         there = self._buckets.get(source[0])
-        found = there and there.objects.get(source[2])
+        found = None if there is None else there.objects.get(source[2])
         if found is None:
             return error(404, "NoSuchKey")
         made = bucket.objects[request.key] = bucket.make(found.blobs)

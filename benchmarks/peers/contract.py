@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,14 +24,16 @@ class Place:
     """Where a state goes.
 
     Attributes:
-        kind: "s3", "disk" or "memory".
-        endpoint: URL of the S3 endpoint.
+        kind: "s3", "gs", "az", "disk" or "memory".
+        endpoint: URL of the server.
         folder: on the disk.
+        storage_options: what fsspec's filesystem of that kind takes.
     """
 
     kind: str
     endpoint: str = ""
     folder: str = ""
+    storage_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -39,14 +41,11 @@ class Place:
         return Path(self.folder)
 
     @property
-    def s3fs_options(self) -> dict[str, Any]:
-        """Options for s3fs."""
-        return {
-            "key": "bench",
-            "secret": "bench",
-            "endpoint_url": self.endpoint,
-            "client_kwargs": {"region_name": REGION},
-        }
+    def url(self) -> str:
+        """Of a root for checkpoints."""
+        if self.kind == "disk":
+            return str(self.path / "run")
+        return f"{self.kind}://{BUCKET}/run"
 
 
 class Peer(ABC):

@@ -65,13 +65,13 @@ class DcpFsspec(Dcp):
 
         # With sync_files it would sync the whole machine, since these files have no descriptor.
         return FsspecWriter(
-            f"s3://{BUCKET}/{name}", thread_count=self._threads, sync_files=False, **self.place.s3fs_options
+            f"s3://{BUCKET}/{name}", thread_count=self._threads, sync_files=False, **self.place.storage_options
         )
 
     def _reader(self, name: str) -> Any:
         from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader  # noqa: PLC0415 - needs fsspec
 
-        return FsspecReader(f"s3://{BUCKET}/{name}", **self.place.s3fs_options)
+        return FsspecReader(f"s3://{BUCKET}/{name}", **self.place.storage_options)
 
 
 class DcpS3Connector(Dcp):

@@ -13,6 +13,8 @@ from peers.contract import Peer, Place
 
 COPYING_THREADS = min(8, (os.cpu_count() or 2) + 2)  # as many as asyncsaver has for the same
 
+CLOUD_REQUESTS = (4, 16, 32)  # at once
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -43,6 +45,7 @@ class Entry:
 
 PEERS: Mapping[str, Entry] = {
     "asyncsaver": Entry("own:AsyncSaver"),
+    "asyncsaver, fsspec": Entry("own:AsyncSaver", options={"engine": "fsspec"}),
     "asyncsaver, obstore": Entry("own:AsyncSaver", ("obstore",), options={"engine": "obstore"}),
     "asyncsaver, 256 MiB": Entry("own:AsyncSaver", options={"memory_budget": 256}),
     "asyncsaver, obstore, 256 MiB": Entry(
@@ -57,6 +60,14 @@ PEERS: Mapping[str, Entry] = {
     "obstore, 32 at once": Entry("raw_obstore:RawObstore", ("obstore",), options={"at_once": 32}),
     "obstore, 64 at once": Entry("raw_obstore:RawObstore", ("obstore",), options={"at_once": 64}),
     "s3fs _pipe_file, 16 at once": Entry("raw_s3fs:RawS3fs", ("s3fs",), "s3", {"at_once": 16}),
+    **{
+        f"gcsfs _pipe_file, {count} at once": Entry("raw_gcsfs:RawGcsfs", ("gcsfs",), "gcs", {"at_once": count})
+        for count in CLOUD_REQUESTS
+    },
+    **{
+        f"adlfs _pipe_file, {count} at once": Entry("raw_adlfs:RawAdlfs", ("adlfs",), "azure", {"at_once": count})
+        for count in CLOUD_REQUESTS
+    },
     "boto3, 16 threads": Entry("raw_boto3:RawBoto3", ("boto3",), options={"threads": 16}),
     "tensorstore, 32 at once": Entry(
         "raw_tensorstore:RawTensorstore", ("tensorstore",), "bench-tensorstore", {"at_once": 32}

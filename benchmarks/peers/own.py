@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from asyncsaver import Checkpoint, PendingSave, Saver
-from peers.contract import BUCKET, Peer, Place, State
+from peers.contract import Peer, Place, State
 
 
 class AsyncSaver(Peer):
@@ -31,12 +31,7 @@ class AsyncSaver(Peer):
         options: dict[str, Any] = {"engine": engine, "max_to_keep": 2}
         if memory_budget is not None:
             options["memory_budget"] = memory_budget * 2**20
-        if place.kind == "s3":
-            self._saver = Saver(f"s3://{BUCKET}/run", storage_options=place.s3fs_options, **options)
-        elif place.kind == "disk":
-            self._saver = Saver(place.path / "run", **options)
-        else:
-            self._saver = Saver("memory://bench", **options)
+        self._saver = Saver(place.url, storage_options=place.storage_options, **options)
 
     async def prepare_save(self, state: State) -> None:
         # The first save of a root also finds out what its store can do.
