@@ -17,7 +17,7 @@ S3_PEERS = (
     "obstore, 32 at once",
     "obstore, 64 at once",
     "asyncsaver",
-    "asyncsaver, obstore",
+    "asyncsaver, fsspec",
     "tensorstore, 32 at once",
     "boto3, 16 threads",
     "s3fs _pipe_file, 16 at once",
@@ -86,7 +86,7 @@ def scenarios(mib: int) -> Sequence[Scenario]:
         for count in (10_000, 100_000)
         for kind, where, how, more in (
             ("disk", "local disk, durable", "fsync", ()),
-            ("s3", "S3 on loopback", "obstore", ("asyncsaver, obstore",)),
+            ("s3", "S3 on loopback", "obstore", ("asyncsaver, fsspec",)),
         )
     ]
     return (
@@ -108,7 +108,7 @@ def scenarios(mib: int) -> Sequence[Scenario]:
             f"Memory: {large_size}, budget 256 MiB, S3 on loopback",
             "s3",
             large,
-            ("asyncsaver, 256 MiB", "asyncsaver, obstore, 256 MiB"),
+            ("asyncsaver, 256 MiB", "asyncsaver, fsspec, 256 MiB"),
         ),
         Scenario("memory-disk", f"Memory: {large_size}, budget 256 MiB, disk", "disk", large, ("asyncsaver, 256 MiB",)),
         Scenario(

@@ -18,7 +18,7 @@ class RequestWindow:
     them. Nor is it halved again before something has succeeded: when nothing does, the store is down rather than crowded, and
     a window of one would only make the recovery long. It widens only while it is used to the full: what was never tried is
     not known to be borne. The width that was refused last is tried again late: where the store has a fixed limit, every such
-    trial is refused, and may cost an upload in parts, which begins anew.
+    trial is refused, and costs a pause.
 
     Args:
         most: requests in flight at most, and to begin with; at least 1.

@@ -13,6 +13,7 @@ import xxhash
 
 _PIECE = 1 << 20  # bytes converted, or put together from small tensors, at once
 _SMALL = 64 << 10  # up to here a copy costs less than what it takes to pass a tensor on by itself
+_MOST_PIECES = 8  # of a part; more cost more to pass on than to put together
 _REGISTERED = 2  # what numpy.dtype.isbuiltin says of dtypes that another package has registered
 
 Bytes = npt.NDArray[np.uint8]
@@ -34,7 +35,8 @@ class Sources:
 class ShardBytes:
     """Yields a shard in parts, in order, without ever holding it whole.
 
-    A part that lies within one large contiguous array is a view of the caller's memory; others are put together in new memory.
+    What lies in large contiguous arrays is passed on as views of the caller's memory; small tensors are put together in new
+    memory.
 
     Args:
         header: the shard's first bytes.
@@ -61,7 +63,16 @@ class ShardBytes:
         return f"{self._crc:08x}"
 
     def take(self, size: int) -> memoryview:
-        """The next ``size`` bytes; fewer at the end, none after it."""
+        """The next ``size`` bytes, in one piece; fewer at the end, none after it."""
+        taken = self._take(size)
+        return (taken[0] if len(taken) == 1 else _joined(taken)).data
+
+    def take_pieces(self, size: int) -> list[memoryview]:
+        """The next ``size`` bytes as they lie in memory, in a few pieces; fewer at the end, none after it."""
+        taken = self._take(size)
+        return [piece.data for piece in (taken if len(taken) <= _MOST_PIECES else [_joined(taken)])]
+
+    def _take(self, size: int) -> list[Bytes]:
         self._room = min(size, self.size - self._taken)
         self._taken += self._room
         taken: list[Bytes] = []
@@ -75,7 +86,7 @@ class ShardBytes:
         if self._taken == self.size:
             for _ in self._pieces:  # what is left are hashes to finish, and tensors without bytes
                 pass
-        return (taken[0] if len(taken) == 1 else np.concatenate([self._rest[:0], *taken])).data
+        return taken
 
     def _advance(self) -> Iterator[Bytes]:
         count = len(self._sources.sizes)
@@ -130,6 +141,10 @@ class ShardBytes:
         view.flags.writeable = False
         self._crc = google_crc32c.extend(self._crc, view)
         return view
+
+
+def _joined(pieces: Sequence[Bytes]) -> Bytes:
+    return np.concatenate([np.empty(0, np.uint8), *pieces])
 
 
 def stored_bytes(array: npt.NDArray[np.generic]) -> Iterator[Bytes]:

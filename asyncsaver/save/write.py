@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from types import TracebackType
 
 from asyncsaver.aio.tasks import run_all
 from asyncsaver.catalog.root import Root
@@ -21,6 +23,7 @@ from asyncsaver.model.written import header_rows, written_entries
 from asyncsaver.save.shard_bytes import ShardBytes, Sources
 from asyncsaver.save.stage import Staged
 from asyncsaver.store.contract import Part as PartOfObject
+from asyncsaver.store.contract import ScatteredPart
 from asyncsaver.store.resend import Resend
 
 
@@ -61,13 +64,16 @@ class ShardWriter:
         tensors = staged.tensors
         plans = await self.root.threads.run(plan_shards, tensors, self.shard_bytes)
         self._total = staged.nbytes
-        # A shard in several requests fills the window by itself; opening many at once would only leave more unfinished.
+        # A shard in several requests fills the window by itself; opening many at once would only leave more unfinished. But one
+        # whose last part is on its way fills it no more: then the next one is begun.
         requests = -(-self.shard_bytes // self.root.store.capabilities.part_bytes)
         at_once = asyncio.Semaphore(-(-self.root.concurrency // requests) + 1)
 
         async def one(number: int, plan: ShardPlan) -> tuple[FileEntry, dict[str, TensorEntry]]:
-            async with at_once:
-                return await self._shard(number, len(plans), plan, tensors)
+            await at_once.acquire()
+            with ExitStack() as turn:
+                turn.callback(at_once.release)
+                return await self._shard(number, len(plans), plan, tensors, turn)
 
         shards = await run_all(one(number, plan) for number, plan in enumerate(plans, 1))
 
@@ -84,7 +90,7 @@ class ShardWriter:
         return await self.root.threads.run(part)
 
     async def _shard(
-        self, number: int, count: int, plan: ShardPlan, tensors: Sequence[TensorLeaf]
+        self, number: int, count: int, plan: ShardPlan, tensors: Sequence[TensorLeaf], turn: ExitStack
     ) -> tuple[FileEntry, dict[str, TensorEntry]]:
         path = save_folder(self.name, self.save_id) + shard_filename(number, count)
 
@@ -96,11 +102,11 @@ class ShardWriter:
 
         header, sizes = await self.root.threads.run(lay_out)
         sources = Sources(sizes, array)
-        content = await self._put_with_retries(path, header, sources)
+        content = await self._put_with_retries(path, header, sources, turn)
         entries = await self.root.threads.run(written_entries, plan, tensors, number - 1, len(header), content.hashes)
         return FileEntry(path, content.size, content.crc32c), entries
 
-    async def _put_with_retries(self, path: str, header: bytes, sources: Sources) -> ShardBytes:
+    async def _put_with_retries(self, path: str, header: bytes, sources: Sources, turn: ExitStack) -> ShardBytes:
         """Upload a shard. A request that fails is sent again beneath.
 
         For what is lost as a whole, all parts have to be made again: an upload that the store has forgotten, or cannot go on
@@ -113,7 +119,7 @@ class ShardWriter:
         tries = self.root.retries.begin_upload(f"put {path}")
         while True:
             try:
-                await self._put_in_parts(path, content, tries)
+                await self._put_in_parts(path, content, tries, turn)
             except StoreError as error:
                 if not await tries.another(error):
                     raise
@@ -131,29 +137,33 @@ class ShardWriter:
             self._window.release()
             self.root.budget.release(size)
 
-    async def _put_in_parts(self, path: str, content: ShardBytes, resend: Resend) -> None:
+    async def _put_in_parts(self, path: str, content: ShardBytes, resend: Resend, turn: ExitStack) -> None:
         store, size = self.root.store, content.size
         unreturned: set[int] = set()
         try:
-            await store.put_parts(path, self._parts(content, unreturned), size=size, resend=resend)
+            await store.put_parts(path, self._parts(content, unreturned, turn), size=size, resend=resend)
         finally:
             for part_size in [min(store.capabilities.part_bytes, size - start) for start in unreturned]:
                 self._window.release()
                 self.root.budget.release(part_size)
 
-    async def _parts(self, content: ShardBytes, unreturned: set[int]) -> AsyncIterator[PartOfObject]:
-        part_bytes = self.root.store.capabilities.part_bytes
-        for start in range(0, content.size, part_bytes):
-            size = min(part_bytes, content.size - start)
+    async def _parts(self, content: ShardBytes, unreturned: set[int], turn: ExitStack) -> AsyncIterator[PartOfObject]:
+        capabilities = self.root.store.capabilities
+        for start in range(0, content.size, capabilities.part_bytes):
+            size = min(capabilities.part_bytes, content.size - start)
             await self._wait_for(size)
             unreturned.add(start)
-            yield self._part(await self.root.threads.run(content.take, size), start, unreturned)
+            if capabilities.scattered:
+                pieces = await self.root.threads.run(content.take_pieces, size)
+            else:
+                pieces = [await self.root.threads.run(content.take, size)]
+            yield _PartOfShard(pieces, partial(self._lend, size, start, unreturned))
+        turn.close()
 
     @contextmanager
-    def _part(self, data: memoryview, start: int, unreturned: set[int]) -> Iterator[memoryview]:
-        size = data.nbytes
+    def _lend(self, size: int, start: int, unreturned: set[int]) -> Iterator[None]:
         try:
-            yield data
+            yield
             self._landed(size)
         finally:
             unreturned.discard(start)
@@ -178,3 +188,32 @@ class ShardWriter:
         if adapter is None:
             raise RuntimeError(f"{tensor.name}: the adapter for {tensor.kind!r} that described it is gone")
         return adapter.to_numpy(tensor.value)
+
+
+class _PartOfShard(ScatteredPart):
+    """One part, whose memory is given back when it is left.
+
+    Args:
+        pieces: its bytes.
+        lend: makes what is entered and left with it.
+    """
+
+    def __init__(self, pieces: Sequence[memoryview], lend: Callable[[], AbstractContextManager[None]]) -> None:
+        self._pieces = pieces
+        self._lent = lend()
+
+    def __enter__(self) -> memoryview:
+        data = self._pieces[0] if len(self._pieces) == 1 else memoryview(b"".join(self._pieces))
+        self._lent.__enter__()
+        return data
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._lent.__exit__(exc_type, exc, traceback)
+
+    @contextmanager
+    def pieces(self) -> Iterator[Sequence[memoryview]]:
+        """See `ScatteredPart`."""
+        with self._lent:
+            yield self._pieces

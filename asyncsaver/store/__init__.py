@@ -1,6 +1,17 @@
 """The store contract, the registry that finds stores by URL, and wrappers around any store."""
 
-from asyncsaver.store.contract import Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Store
+from asyncsaver.store.contract import (
+    Blob,
+    Buffer,
+    Capabilities,
+    Listing,
+    ObjectInfo,
+    Part,
+    PutMode,
+    ScatteredPart,
+    Store,
+    pieces_of,
+)
 from asyncsaver.store.resend import NEVER, Resend
 
 __all__ = [
@@ -13,5 +24,7 @@ __all__ = [
     "Part",
     "PutMode",
     "Resend",
+    "ScatteredPart",
     "Store",
+    "pieces_of",
 ]

@@ -20,8 +20,8 @@ Rules that hold for every method:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -44,6 +44,7 @@ class Capabilities:
         max_object_bytes: the largest object, in bytes.
         part_bytes: the size that `put_parts` wants its parts to have and that a large read is best split into, in bytes.
         concurrency: how many requests in flight this store gains from.
+        scattered: `Store.put_parts` enters parts by `pieces_of`, so that they need not be copied together for it.
     """
 
     exclusive_create: bool
@@ -51,6 +52,7 @@ class Capabilities:
     max_object_bytes: int = 5 * 2**40
     part_bytes: int = 16 * 2**20
     concurrency: int = 32
+    scattered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,25 @@ Part = AbstractContextManager[memoryview]
 """One part of a large object: entering it gives its bytes, leaving it gives its memory back."""
 
 
+class ScatteredPart(AbstractContextManager[memoryview]):
+    """A part whose bytes lie in several places. Entered like any other, it is copied together."""
+
+    @abstractmethod
+    def pieces(self) -> AbstractContextManager[Sequence[memoryview]]:
+        """What to enter instead, for the pieces as they lie in memory: flat bytes, in order."""
+
+
+@contextmanager
+def pieces_of(part: Part) -> Iterator[Sequence[memoryview]]:
+    """Enter a part for its pieces; one piece where it is not a `ScatteredPart`."""
+    if isinstance(part, ScatteredPart):
+        with part.pieces() as pieces:
+            yield pieces
+    else:
+        with part as data:
+            yield [memoryview(data).cast("B")] if memoryview(data).nbytes else []
+
+
 class Store(ABC):
     """A place for objects. Constructing does no I/O; the first call connects."""
 
@@ -119,7 +140,7 @@ class Store(ABC):
 
         The caller decides how many parts are in flight: the store starts on every part that it is given and asks for the
         next one at once (or when the last has landed, where the protocol of the store is sequential). It enters each part
-        once, and leaves it as soon as the bytes are no longer needed.
+        once (by `pieces_of` if it can take pieces), and leaves it as soon as the bytes are no longer needed.
 
         Args:
             path: where.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
 from typing import Self
 
 from asyncsaver.aio.meter import current_meter
 from asyncsaver.aio.window import RequestWindow
 from asyncsaver.errors import StoreError
-from asyncsaver.store.contract import Part
+from asyncsaver.store.contract import Part, ScatteredPart, pieces_of
 from asyncsaver.store.resend import Again, Resend
 
 Failed = Callable[[StoreError, int], None]
@@ -87,7 +89,7 @@ class PacedUpload:
         self._slots[self._given] = slot
         self._meter.requests["part"] += 1
         self.era = slot.era
-        return self._hold(part, self._given)
+        return _PacedPart(part, partial(self._sending, self._given))
 
     def give_up(self) -> None:
         """Give the slots of parts back that the store was handed and has never entered."""
@@ -96,11 +98,10 @@ class PacedUpload:
         self._slots.clear()
 
     @contextmanager
-    def _hold(self, part: Part, number: int) -> Iterator[memoryview]:
+    def _sending(self, number: int) -> Iterator[None]:
         slot = self._slots[number]
         try:
-            with part as data:
-                yield data
+            yield
             self._answered()
             self._window.succeeded(slot.era)
         finally:
@@ -161,3 +162,35 @@ class _PacedTries:
         self._era = self._upload.now()
         self._upload.count(self._kind)
         return True
+
+
+class _PacedPart(ScatteredPart):
+    """A part, as it was given, that tells when it is left.
+
+    Args:
+        part: as it was given.
+        sending: makes what is entered before it and left after it.
+    """
+
+    def __init__(self, part: Part, sending: Callable[[], AbstractContextManager[None]]) -> None:
+        self._part = part
+        self._sending = sending
+        self._entered = ExitStack()
+
+    def __enter__(self) -> memoryview:
+        with ExitStack() as entering:
+            entering.enter_context(self._sending())
+            data = entering.enter_context(self._part)
+            self._entered = entering.pop_all()
+        return data
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._entered.__exit__(exc_type, exc, traceback)
+
+    @contextmanager
+    def pieces(self) -> Iterator[Sequence[memoryview]]:
+        """See `ScatteredPart`."""
+        with self._sending(), pieces_of(self._part) as pieces:
+            yield pieces

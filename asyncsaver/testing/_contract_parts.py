@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import pairwise
 from types import TracebackType
 
 import numpy as np
 import pytest
 
 from asyncsaver.errors import ObjectNotFoundError, StoreError
-from asyncsaver.store import Part, Store
+from asyncsaver.store import Part, ScatteredPart, Store
 
 
 class SourceBrokenError(Exception):
@@ -37,7 +38,30 @@ class WatchedPart(AbstractContextManager[memoryview]):
         self._memory[:] = bytes(len(self._memory))
 
 
-async def _given(parts: Sequence[WatchedPart]) -> AsyncIterator[Part]:
+class _PartInPieces(ScatteredPart):
+    """A part of which the first byte, a little more, and the last byte lie by themselves."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = memoryview(content)
+        self.left = 0
+
+    def __enter__(self) -> memoryview:
+        return self._content
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.left += 1
+
+    @contextmanager
+    def pieces(self) -> Iterator[Sequence[memoryview]]:
+        with self:
+            content = self._content
+            cuts = [0, *(cut for cut in (1, 5000, len(content) - 1) if 0 < cut < len(content)), len(content)]
+            yield [content[start:stop] for start, stop in pairwise(sorted(cuts))]
+
+
+async def _given(parts: Sequence[Part]) -> AsyncIterator[Part]:
     for part in parts:
         await asyncio.sleep(0)
         yield part
@@ -77,6 +101,15 @@ class PartTests:
         buffer = bytearray(min(size - middle, 100))
         await store.get_into("folder/large.bin", [(middle, middle + len(buffer))], [memoryview(buffer)])
         assert buffer == content[middle : middle + len(buffer)]
+
+    @pytest.mark.parametrize("over", [0, 1, 4096, 12_345])
+    async def test_parts_in_pieces_become_one_object(self, store: Store, over: int) -> None:
+        full = store.capabilities.part_bytes
+        content = np.random.default_rng(over).bytes(2 * full + over)
+        parts = [_PartInPieces(content[start : start + full]) for start in range(0, len(content), full)]
+        await store.put_parts("large.bin", _given(parts), size=len(content))
+        assert [part.left for part in parts] == [1] * len(parts)
+        assert (await store.get("large.bin")).data == content
 
     async def test_parts_replace_what_is_there(self, store: Store) -> None:
         await store.put("large.bin", b"an old version that is longer than the new one")

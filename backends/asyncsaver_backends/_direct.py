@@ -9,7 +9,7 @@ import errno
 import mmap
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -124,6 +124,21 @@ class DirectFile:
                 break  # cut short, as by a signal, where it cannot go on
         return done
 
+    def write_gathered(self, pieces: Sequence[memoryview], offset: int) -> int:
+        """As `write_at`, for what lies in several pieces (bytes): copied together a block at a time."""
+        size = sum(len(piece) for piece in pieces)
+        whole = 0 if offset % ALIGNMENT else size - size % ALIGNMENT
+        done = 0
+        while done < whole and not self._refused:
+            with self._shared.block() as block:
+                taken = block[: whole - done]
+                _gather(pieces, done, taken)
+                count = self._write_aligned(taken, offset + done)
+            done += count
+            if count % ALIGNMENT:
+                break  # as above
+        return done
+
     def _write_some(self, data: Bytes, offset: int) -> int:
         if self._shared.any_memory or data.ctypes.data % ALIGNMENT == 0:
             try:
@@ -135,13 +150,16 @@ class DirectFile:
         with self._shared.block() as block:
             taken = block[: data.size]
             np.copyto(taken, data[: taken.size])
-            try:
-                return self._count(os.pwrite(self._fd, taken.data, offset))
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                self._refused = True
-                return 0
+            return self._write_aligned(taken, offset)
+
+    def _write_aligned(self, data: Bytes, offset: int) -> int:
+        try:
+            return self._count(os.pwrite(self._fd, data.data, offset))
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._refused = True
+            return 0
 
     def _count(self, written: int) -> int:
         self._refused = self._refused or not written
@@ -152,3 +170,14 @@ class DirectFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _gather(pieces: Sequence[memoryview], start: int, target: Bytes) -> None:
+    """Fill the target with what lies in the pieces from byte ``start`` on, all of them taken together."""
+    filled = 0
+    for piece in pieces:
+        skipped = min(start, len(piece))
+        start -= skipped
+        found = np.frombuffer(piece, np.uint8)[skipped : skipped + target.size - filled]
+        np.copyto(target[filled : filled + found.size], found)
+        filled += found.size

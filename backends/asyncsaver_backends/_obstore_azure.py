@@ -29,6 +29,7 @@ CAPABILITIES = Capabilities(
     max_object_bytes=50_000 * PART_BYTES,  # Azure takes fifty thousand blocks
     part_bytes=PART_BYTES,
     concurrency=CONCURRENCY,
+    scattered=True,
 )
 
 

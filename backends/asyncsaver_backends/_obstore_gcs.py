@@ -43,6 +43,7 @@ CAPABILITIES = Capabilities(
     max_object_bytes=10_000 * PART_BYTES,  # Google takes ten thousand parts
     part_bytes=PART_BYTES,
     concurrency=CONCURRENCY,
+    scattered=True,
 )
 
 

@@ -13,8 +13,7 @@ from typing import Any
 
 from asyncsaver.aio.completion import to_completion
 from asyncsaver.aio.tasks import raise_first
-from asyncsaver.store.buffers import plain_bytes
-from asyncsaver.store.contract import Part
+from asyncsaver.store.contract import Part, pieces_of
 from asyncsaver_backends._obstore_lending import Feed, Loan
 
 Send = Callable[[Feed], "asyncio.Future[Any]"]
@@ -90,17 +89,20 @@ async def send_parts(
 
     async def hold(part: Part) -> None:
         nonlocal total
-        with part as buffer:
-            data = plain_bytes(buffer)
-            total += len(data)
-            loan = Loan()
-            feed.put(loan.lend(data))
-            deadline.fly(len(data))
+        with pieces_of(part) as pieces:
+            size_of_part = sum(len(piece) for piece in pieces)
+            total += size_of_part
+            loans = [Loan() for _ in pieces]
+            for loan, piece in zip(loans, pieces, strict=True):
+                feed.put(loan.lend(piece))
+            deadline.fly(size_of_part)
             try:
-                await loan.returned()
+                for loan in loans:
+                    await loan.returned()
             finally:
-                await loan.settle()
-            deadline.fly(-len(data))
+                for loan in loans:
+                    await loan.settle()
+            deadline.fly(-size_of_part)
 
     async def conclude() -> None:
         nonlocal concluded

@@ -52,6 +52,7 @@ CAPABILITIES = Capabilities(
     max_object_bytes=10_000 * PART_BYTES,  # S3 takes ten thousand parts
     part_bytes=PART_BYTES,
     concurrency=CONCURRENCY,
+    scattered=True,
 )
 
 

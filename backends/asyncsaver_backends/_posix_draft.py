@@ -12,6 +12,7 @@ import fcntl
 import os
 import secrets
 import stat
+from collections.abc import Sequence
 
 from asyncsaver.errors import ObjectExistsError, PreconditionFailedError, StoreError, UnsupportedStoreError
 from asyncsaver.store import ObjectInfo
@@ -75,8 +76,25 @@ class Draft:
     def write_at(self, view: memoryview, offset: int) -> None:
         """Write ``view`` (bytes) at byte ``offset``."""
         done = 0 if self._direct is None else self._direct.write_at(view, offset)
+        self._write_usually(view[done:], offset + done)
+
+    def _write_usually(self, view: memoryview, offset: int) -> None:
+        done = 0
         while done < len(view):
             done += os.pwrite(self.fd, view[done:], offset + done)
+
+    def write_pieces(self, pieces: Sequence[memoryview], offset: int) -> None:
+        """Write the pieces (bytes), one after another, from byte ``offset`` on."""
+        if len(pieces) == 1:
+            self.write_at(pieces[0], offset)
+            return
+        done = 0 if self._direct is None else self._direct.write_gathered(pieces, offset)
+        for piece in pieces:
+            skipped = min(done, len(piece))
+            done -= skipped
+            if skipped < len(piece):
+                self._write_usually(piece[skipped:], offset + skipped)
+            offset += len(piece)
 
     def settle(self) -> ObjectInfo:
         """Force the content to the disk, and return what the object will be."""

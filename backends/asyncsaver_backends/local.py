@@ -26,7 +26,19 @@ from asyncsaver.errors import (
     StoreError,
     StoreTimeoutError,
 )
-from asyncsaver.store import NEVER, Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Resend, Store
+from asyncsaver.store import (
+    NEVER,
+    Blob,
+    Buffer,
+    Capabilities,
+    Listing,
+    ObjectInfo,
+    Part,
+    PutMode,
+    Resend,
+    Store,
+    pieces_of,
+)
 from asyncsaver.store.buffers import plain_bytes
 from asyncsaver_backends import _posix
 from asyncsaver_backends._direct import BLOCK_BYTES, DirectWriting
@@ -41,6 +53,7 @@ _CAPABILITIES = Capabilities(
     max_object_bytes=2**63 - 1,
     part_bytes=4 * 2**20,  # the smaller, the fewer parts lie across tensors and have to be put together in new memory
     concurrency=8,
+    scattered=True,
 )
 _DELETED_AT_ONCE = 256
 _LARGE = BLOCK_BYTES  # what is smaller gains nothing
@@ -160,10 +173,9 @@ class LocalStore(Store):
         tasks: list[asyncio.Task[int]] = []
 
         async def write(part: Part, offset: int) -> int:
-            with part as view:
-                flat = plain_bytes(view)
-                await self._run(path, draft.write_at, flat, offset)
-                return len(flat)
+            with pieces_of(part) as pieces:
+                await self._run(path, draft.write_pieces, pieces, offset)
+                return sum(len(piece) for piece in pieces)
 
         try:
             async with asyncio.TaskGroup() as group:

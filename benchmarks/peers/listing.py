@@ -48,9 +48,7 @@ PEERS: Mapping[str, Entry] = {
     "asyncsaver, fsspec": Entry("own:AsyncSaver", options={"engine": "fsspec"}),
     "asyncsaver, obstore": Entry("own:AsyncSaver", ("obstore",), options={"engine": "obstore"}),
     "asyncsaver, 256 MiB": Entry("own:AsyncSaver", options={"memory_budget": 256}),
-    "asyncsaver, obstore, 256 MiB": Entry(
-        "own:AsyncSaver", ("obstore",), options={"engine": "obstore", "memory_budget": 256}
-    ),
+    "asyncsaver, fsspec, 256 MiB": Entry("own:AsyncSaver", options={"engine": "fsspec", "memory_budget": 256}),
     "asyncsaver, staging": Entry("own:AsyncSaver", options={"background": True, "memory_budget": 1 << 20}),
     "np.copyto": Entry("copies:Copies", options={"threads": COPYING_THREADS, "fresh": False}),
     "np.copyto, fresh memory": Entry("copies:Copies", options={"threads": COPYING_THREADS, "fresh": True}),

@@ -12,6 +12,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 import uvloop
 
 from asyncsaver.errors import StoreError
-from asyncsaver.store import Part, Store
+from asyncsaver.store import Part, ScatteredPart, Store
 from asyncsaver.testing import StoreContract
 from asyncsaver_backends import _reserve
 from asyncsaver_backends._direct import ALIGNMENT, BLOCK_BYTES, DirectWriting
@@ -86,13 +87,36 @@ def lent(view: memoryview) -> Iterator[memoryview]:
     view[:] = bytes(len(view))
 
 
-async def in_parts(content: bytes, part_bytes: int = PART_BYTES, address: int = 16) -> AsyncIterator[Part]:
+class InPieces(ScatteredPart):
+    """A part that is cut at some places, and whose memory is used for something else as soon as it is left."""
+
+    def __init__(self, content: bytes, address: int) -> None:
+        cuts = [0, *(cut for cut in (1, 700, ALIGNMENT + 5, len(content) - 9) if 0 < cut < len(content)), len(content)]
+        self._pieces = [lying_at(address, content[start:stop]) for start, stop in pairwise(sorted(cuts))]
+
+    def __enter__(self) -> memoryview:
+        raise AssertionError("this store takes pieces")
+
+    def __exit__(self, *_: object) -> None:
+        """Not entered."""
+
+    @contextmanager
+    def pieces(self) -> Iterator[list[memoryview]]:
+        yield self._pieces
+        for piece in self._pieces:
+            piece[:] = bytes(len(piece))
+
+
+async def in_parts(
+    content: bytes, part_bytes: int = PART_BYTES, address: int = 16, *, scattered: bool = False
+) -> AsyncIterator[Part]:
     for start in range(0, len(content), part_bytes):
-        yield lent(lying_at(address, content[start : start + part_bytes]))
+        part = content[start : start + part_bytes]
+        yield InPieces(part, address) if scattered else lent(lying_at(address, part))
 
 
-async def put_parts(store: LocalStore, content: bytes, address: int = 16) -> None:
-    parts = in_parts(content, store.capabilities.part_bytes, address)
+async def put_parts(store: LocalStore, content: bytes, address: int = 16, *, scattered: bool = False) -> None:
+    parts = in_parts(content, store.capabilities.part_bytes, address, scattered=scattered)
     await store.put_parts("a/large.bin", parts, size=len(content))
 
 
@@ -157,12 +181,15 @@ EDGES = [
 ]
 
 
+@pytest.mark.parametrize("scattered", [False, True])
 @pytest.mark.parametrize("address", [0, 16, 512])
 @pytest.mark.parametrize("part_bytes", [ALIGNMENT, PART_BYTES, 5000])
-async def test_objects_in_parts_of_any_size_and_from_any_memory(root: Path, part_bytes: int, address: int) -> None:
+async def test_objects_in_parts_of_any_size_and_from_any_memory(
+    root: Path, part_bytes: int, address: int, scattered: bool
+) -> None:
     async with small_parts(LocalStore(root), part_bytes) as store:
         for size in EDGES:
-            await put_parts(store, content_of(size), address)
+            await put_parts(store, content_of(size), address, scattered=scattered)
             assert (await store.get("a/large.bin")).data == content_of(size)
     assert names_in(root / "a") == ["large.bin"]
 
@@ -240,15 +267,18 @@ async def test_a_filesystem_without(
     assert writes.direct == []
 
 
+@pytest.mark.parametrize("scattered", [False, True])
 @pytest.mark.parametrize("accepted", [0, 1, 7])
-async def test_a_filesystem_that_refuses_at_some_point(store: LocalStore, writes: Writes, accepted: int) -> None:
+async def test_a_filesystem_that_refuses_at_some_point(
+    store: LocalStore, writes: Writes, accepted: int, scattered: bool
+) -> None:
     def refusing(write: Write, fd: int, data: memoryview, offset: int) -> int:
         if len(writes.direct) > accepted:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         return write(fd, data, offset)
 
     writes.instead = refusing
-    await put_parts(store, content_of(EDGES[-1]))
+    await put_parts(store, content_of(EDGES[-1]), scattered=scattered)
     assert (await store.get("a/large.bin")).data == content_of(EDGES[-1])
     assert writes.plain
 
@@ -279,8 +309,9 @@ async def test_aligned_memory_is_not_copied(store: LocalStore, writes: Writes) -
     assert store._direct._free == []
 
 
+@pytest.mark.parametrize("scattered", [False, True])
 @pytest.mark.parametrize("cut", [ALIGNMENT, 100, 0])
-async def test_writes_that_are_cut_short(store: LocalStore, writes: Writes, cut: int) -> None:
+async def test_writes_that_are_cut_short(store: LocalStore, writes: Writes, cut: int, scattered: bool) -> None:
     def short(write: Write, fd: int, data: memoryview, offset: int) -> int:
         if cut % ALIGNMENT == 0:
             return write(fd, data[:cut], offset) if cut else 0
@@ -293,7 +324,7 @@ async def test_writes_that_are_cut_short(store: LocalStore, writes: Writes, cut:
 
     writes.instead = short
     content = content_of(3 * PART_BYTES + 100)
-    await put_parts(store, content, address=0)
+    await put_parts(store, content, address=0, scattered=scattered)
     assert (await store.get("a/large.bin")).data == content
 
 

@@ -243,3 +243,25 @@ def test_random_cuts_of_a_large_shard_agree() -> None:
     while len(found) < content.size:
         found += content.take(rng.randrange(1, 2**21))
     assert found == expected
+
+
+def test_pieces_lie_in_the_memory_of_the_arrays() -> None:
+    arrays = [np.arange(100_000, dtype=np.uint8), np.arange(200_000, dtype=np.uint8), np.arange(10, dtype=np.uint8)]
+    content = ShardBytes(b"header", Sources([array.nbytes for array in arrays], lambda position: arrays[position]))
+    parts = []
+    while part := content.take_pieces(70_000):
+        parts.append(part)
+    assert [sum(len(piece) for piece in part) for part in parts] == [70_000] * 4 + [20_016]
+    assert [len(part) for part in parts] == [2, 2, 1, 1, 2]
+    assert b"".join(piece for part in parts for piece in part) == b"header" + b"".join(map(bytes, arrays))
+    views = [np.frombuffer(piece, np.uint8) for part in parts for piece in part if len(piece) > 10]
+    assert all(np.shares_memory(view, arrays[0]) or np.shares_memory(view, arrays[1]) for view in views)
+
+
+def test_many_pieces_are_put_together() -> None:
+    arrays = [np.full(70_000, number, np.uint8) for number in range(12)]
+    content = ShardBytes(b"", Sources([array.nbytes for array in arrays], lambda position: arrays[position]))
+    (one,) = content.take_pieces(10 * 70_000)
+    first, second = content.take_pieces(10 * 70_000)
+    assert b"".join([one, first, second]) == b"".join(map(bytes, arrays))
+    assert content.take_pieces(1) == []
