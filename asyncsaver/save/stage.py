@@ -19,6 +19,7 @@ from asyncsaver.store.contract import Store
 _BATCH = (
     64 * 2**20
 )  # bytes copied in one call of a thread: small enough to share the work, large enough not to notice the call
+_SEQUENTIAL_PARTS = 4  # of a shard in a store that sends them one after another
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +61,13 @@ def check_fits(staged: Staged, store: Store) -> None:
 def largest_shard(shard_bytes: int, store: Store) -> int:
     """How large a shard of several tensors may grow in this store.
 
-    Half of what the store takes is left for the header, which safetensors limits to 100 MB.
+    Half of what the store takes is left for the header, which safetensors limits to 100 MB. Where the parts of a shard go one
+    after another, more shards are written side by side.
     """
-    return max(1, min(shard_bytes, store.capabilities.max_object_bytes // 2))
+    capabilities = store.capabilities
+    if capabilities.sequential:
+        shard_bytes = min(shard_bytes, _SEQUENTIAL_PARTS * capabilities.part_bytes)
+    return max(1, min(shard_bytes, capabilities.max_object_bytes // 2))
 
 
 async def snapshot(staged: Staged, adapters: Adapters, threads: Threads) -> Staged:

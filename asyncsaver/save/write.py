@@ -66,7 +66,8 @@ class ShardWriter:
         self._total = staged.nbytes
         # A shard in several requests fills the window by itself; opening many at once would only leave more unfinished. But one
         # whose last part is on its way fills it no more: then the next one is begun.
-        requests = -(-self.shard_bytes // self.root.store.capabilities.part_bytes)
+        capabilities = self.root.store.capabilities
+        requests = 1 if capabilities.sequential else -(-self.shard_bytes // capabilities.part_bytes)
         at_once = asyncio.Semaphore(-(-self.root.concurrency // requests) + 1)
 
         async def one(number: int, plan: ShardPlan) -> tuple[FileEntry, dict[str, TensorEntry]]:

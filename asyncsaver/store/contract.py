@@ -44,6 +44,7 @@ class Capabilities:
         max_object_bytes: the largest object, in bytes.
         part_bytes: the size that `put_parts` wants its parts to have and that a large read is best split into, in bytes.
         concurrency: how many requests in flight this store gains from.
+        sequential: `Store.put_parts` sends the parts of an object one after another: several objects are to be written at once.
         scattered: `Store.put_parts` enters parts by `pieces_of`, so that they need not be copied together for it.
     """
 
@@ -52,6 +53,7 @@ class Capabilities:
     max_object_bytes: int = 5 * 2**40
     part_bytes: int = 16 * 2**20
     concurrency: int = 32
+    sequential: bool = False
     scattered: bool = False
 
 

@@ -89,7 +89,7 @@ class FsspecStore(Store):
             self.url = redact(url)
             self._connect = source
         self.capabilities = Capabilities(
-            exclusive_create=self._memory, compare_and_swap=False, concurrency=_CONCURRENCY
+            exclusive_create=self._memory, compare_and_swap=False, concurrency=_CONCURRENCY, sequential=True
         )
         self._threads = Threads("asyncsaver-fsspec", _CONCURRENCY)
         self._connecting = asyncio.Lock()

@@ -38,7 +38,11 @@ logger = logging.getLogger(__name__)
 CONCURRENCY = 32
 # Parts of a resumable upload must be multiples of 256 KiB.
 CAPABILITIES = Capabilities(
-    exclusive_create=True, compare_and_swap=True, part_bytes=16 * 2**20, concurrency=CONCURRENCY
+    exclusive_create=True,
+    compare_and_swap=True,
+    part_bytes=16 * 2**20,
+    concurrency=CONCURRENCY,
+    sequential=True,
 )
 CANCELLED = 499  # a resumable upload was deleted, as asked
 SOCK_READ = 60.0

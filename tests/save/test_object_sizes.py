@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import uuid
+from collections.abc import AsyncIterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from asyncsaver import Saver
 from asyncsaver.errors import InvalidStateError
-from asyncsaver.store import Capabilities
+from asyncsaver.store import NEVER, Capabilities, Part, Resend
+from asyncsaver_backends.memory import MemoryStore
 
 from ..doubles.scripted import ScriptedStore  # noqa: TID252 - no name to import by
 from ..doubles.world import World  # noqa: TID252
@@ -47,3 +53,27 @@ async def test_what_fits_is_saved_in_shards_that_fit() -> None:
     assert max(map(len, (await world.objects()).values())) <= LIMIT
     for name, tensor in state.items():
         np.testing.assert_array_equal(restored[name], tensor)
+
+
+class OneByOneStore(MemoryStore):
+    """Sends the parts of an object one after another, and none before so many objects are on their way."""
+
+    def __init__(self, url: str, *, objects: int) -> None:
+        super().__init__(url)
+        self.capabilities = replace(self.capabilities, part_bytes=1000, concurrency=8, sequential=True)
+        self._barrier = asyncio.Barrier(objects)
+
+    async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int, resend: Resend = NEVER) -> None:
+        await self._barrier.wait()
+        await super().put_parts(path, parts, size=size, resend=resend)
+
+
+async def test_where_parts_go_one_by_one_more_shards_go_side_by_side() -> None:
+    state = {f"t{number}": np.full(2000, number, np.uint8) for number in range(16)}
+    url = f"memory://sequential-{uuid.uuid4().hex}/run"
+    async with asyncio.timeout(60), Saver(OneByOneStore(url, objects=8)) as saver:
+        checkpoint = await saver.save(state, step=1)
+        assert checkpoint.stats is not None
+        assert checkpoint.stats.files == 8
+        for name, tensor in (await saver.restore()).items():
+            np.testing.assert_array_equal(tensor, state[name])
