@@ -1,5 +1,6 @@
 """The store contract, the registry that finds stores by URL, and wrappers around any store."""
 
+from asyncsaver.store.buffers import pieces_of
 from asyncsaver.store.contract import (
     Blob,
     Buffer,
@@ -10,7 +11,6 @@ from asyncsaver.store.contract import (
     PutMode,
     ScatteredPart,
     Store,
-    pieces_of,
 )
 from asyncsaver.store.resend import NEVER, Resend
 

@@ -20,8 +20,8 @@ Rules that hold for every method:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -98,17 +98,6 @@ class ScatteredPart(AbstractContextManager[memoryview]):
     @abstractmethod
     def pieces(self) -> AbstractContextManager[Sequence[memoryview]]:
         """What to enter instead, for the pieces as they lie in memory: flat bytes, in order."""
-
-
-@contextmanager
-def pieces_of(part: Part) -> Iterator[Sequence[memoryview]]:
-    """Enter a part for its pieces; one piece where it is not a `ScatteredPart`."""
-    if isinstance(part, ScatteredPart):
-        with part.pieces() as pieces:
-            yield pieces
-    else:
-        with part as data:
-            yield [memoryview(data).cast("B")] if memoryview(data).nbytes else []
 
 
 class Store(ABC):

@@ -12,7 +12,8 @@ from typing import Self
 from asyncsaver.aio.meter import current_meter
 from asyncsaver.aio.window import RequestWindow
 from asyncsaver.errors import StoreError
-from asyncsaver.store.contract import Part, ScatteredPart, pieces_of
+from asyncsaver.store.buffers import pieces_of
+from asyncsaver.store.contract import Part, ScatteredPart
 from asyncsaver.store.resend import Again, Resend
 
 Failed = Callable[[StoreError, int], None]

@@ -13,7 +13,8 @@ from typing import Any
 
 from asyncsaver.aio.completion import to_completion
 from asyncsaver.aio.tasks import raise_first
-from asyncsaver.store.contract import Part, pieces_of
+from asyncsaver.store.buffers import pieces_of
+from asyncsaver.store.contract import Part
 from asyncsaver_backends._obstore_lending import Feed, Loan
 
 Send = Callable[[Feed], "asyncio.Future[Any]"]
