@@ -429,6 +429,7 @@ class Saver:
                 await self._line.repair_state()
             self._background.raise_unobserved()
         finally:
+            self._staging.close()
             await self._root.close()
 
     async def __aenter__(self) -> Self:

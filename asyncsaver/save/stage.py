@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from asyncsaver.aio.tasks import run_all
-from asyncsaver.aio.threads import Threads
 from asyncsaver.errors import InvalidStateError
 from asyncsaver.formats.safetensors import encode_header
 from asyncsaver.model.flatten import TensorLeaf, flatten
@@ -16,9 +12,6 @@ from asyncsaver.model.leaves import Adapters
 from asyncsaver.model.manifest import Json
 from asyncsaver.store.contract import Store
 
-_BATCH = (
-    64 * 2**20
-)  # bytes copied in one call of a thread: small enough to share the work, large enough not to notice the call
 _SEQUENTIAL_PARTS = 4  # of a shard in a store that sends them one after another
 
 
@@ -68,37 +61,3 @@ def largest_shard(shard_bytes: int, store: Store) -> int:
     if capabilities.sequential:
         shard_bytes = min(shard_bytes, _SEQUENTIAL_PARTS * capabilities.part_bytes)
     return max(1, min(shard_bytes, capabilities.max_object_bytes // 2))
-
-
-async def snapshot(staged: Staged, adapters: Adapters, threads: Threads) -> Staged:
-    """Copy every array that could change, in threads, so that the caller may go on training.
-
-    Takes as much new memory as the arrays have; those that are immutable (JAX's) are shared.
-    """
-
-    def copy(batch: Sequence[TensorLeaf]) -> list[TensorLeaf]:
-        return [_frozen(tensor, adapters) for tensor in batch]
-
-    copies = await run_all(threads.run(copy, batch) for batch in _batches(staged.tensors))
-    return Staged(staged.tree, [tensor for batch in copies for tensor in batch], staged.nbytes)
-
-
-def _frozen(tensor: TensorLeaf, adapters: Adapters) -> TensorLeaf:
-    adapter = adapters.by_kind(tensor.kind)
-    if adapter is None or adapter.is_immutable(tensor.value):
-        return tensor
-    array = np.array(adapter.to_numpy(tensor.value), order="C", copy=True)
-    return TensorLeaf(tensor.name, tensor.dtype, tensor.shape, tensor.nbytes, "numpy", array)
-
-
-def _batches(tensors: Sequence[TensorLeaf]) -> Iterator[list[TensorLeaf]]:
-    batch: list[TensorLeaf] = []
-    filled = 0
-    for tensor in tensors:
-        batch.append(tensor)
-        filled += tensor.nbytes
-        if filled >= _BATCH:
-            yield batch
-            batch, filled = [], 0
-    if batch:
-        yield batch

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
 
 from asyncsaver.aio.budget import ByteBudget
 from asyncsaver.catalog.root import Root
 from asyncsaver.model.checkpoint import Progress
-from asyncsaver.save.stage import Staged, check_fits, snapshot, stage
+from asyncsaver.save.arena import Arena
+from asyncsaver.save.snapshot import snapshot
+from asyncsaver.save.stage import Staged, check_fits, stage
 
 log = logging.getLogger("asyncsaver")
 
 
 class Staging:
-    """Stages states, and holds the memory of snapshots until they are given back.
+    """Stages states, and bounds the memory of snapshots, which later ones use again.
 
     Args:
         root: whose threads and adapters do it.
@@ -25,6 +28,7 @@ class Staging:
     def __init__(self, root: Root, limit: int) -> None:
         self._root = root
         self._snapshots = ByteBudget(limit)
+        self._arena = Arena()
         self._turn = asyncio.Lock()
 
     async def stage(self, state: Any, step: int | None) -> tuple[Staged, float]:
@@ -60,12 +64,21 @@ class Staging:
                 if waits:
                     staged, seconds = await self.stage(state, step)  # it may have changed while this waited
                 began = asyncio.get_running_loop().time()
-                staged = await snapshot(staged, self._root.adapters, self._root.threads)
+                # What earlier snapshots have left counts as well, except that the system may take it.
+                take = partial(self._arena.take, keep=self._snapshots.limit - self._snapshots.used)
+                staged = await snapshot(staged, self._root.adapters, self._root.threads, take)
             except BaseException:
                 self._snapshots.release(nbytes)
                 raise
             return staged, seconds + asyncio.get_running_loop().time() - began, nbytes
 
     def give_back(self, nbytes: int) -> None:
-        """A snapshot is not needed any more."""
+        """A snapshot is not needed any more: another may be taken.
+
+        Its memory is used again when nobody reads it any more, which may be later.
+        """
         self._snapshots.release(nbytes)
+
+    def close(self) -> None:
+        """Release the memory that snapshots have left."""
+        self._arena.close()
