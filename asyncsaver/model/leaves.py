@@ -41,7 +41,7 @@ class TensorSpec(msgspec.Struct, frozen=True, gc=False):
     @property
     def nbytes(self) -> int:
         """Its size in bytes."""
-        return self.count * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def __str__(self) -> str:
         return f"{self.dtype.name}{list(self.shape)}"
@@ -99,7 +99,10 @@ class LeafAdapter(Protocol):
         ...
 
     def fill(self, target: Any, array: Array) -> Any:
-        """Put data of the same shape and dtype into a target; returns it, or what replaces it if it cannot change."""
+        """Put data of the same shape and dtype into a target; returns it, or what replaces it if it cannot change.
+
+        Where `writable_view` gives memory the data are copied into it. Else the array is handed over, as to `from_numpy`.
+        """
         ...
 
     def check_object(self, obj: object, state: object) -> Differences | None:
@@ -122,7 +125,7 @@ class NumpyAdapter:
 
     def describe(self, value: Array) -> TensorSpec:
         """See `LeafAdapter`. Subclasses that carry more than their elements (a mask, a unit) are refused."""
-        if type(value) not in (np.ndarray, np.memmap, np.matrix):
+        if type(value) is not np.ndarray and type(value) not in (np.memmap, np.matrix):
             if isinstance(value, np.ma.MaskedArray):
                 raise UnsupportedLeafError(
                     "the mask of a masked array would be lost: save .data and .mask, or .filled()"
@@ -143,9 +146,10 @@ class NumpyAdapter:
 
     def writable_view(self, target: Array) -> Array | None:
         """See `LeafAdapter`. Arrays whose elements share memory (broadcast ones) have none."""
-        if not target.flags.writeable or has_repeated_memory(target.shape, target.strides):
+        flags = target.flags
+        if not flags.writeable or not (flags.c_contiguous or not has_repeated_memory(target.shape, target.strides)):
             return None
-        return target.view(np.ndarray)
+        return target if type(target) is np.ndarray else target.view(np.ndarray)
 
     def from_numpy(self, array: Array, like: Array | None = None) -> Array:
         """See `LeafAdapter`. Takes over the byte order and the memory order (C or Fortran) of ``like``."""
@@ -159,7 +163,7 @@ class NumpyAdapter:
         view = self.writable_view(target)
         if view is None:
             return self.from_numpy(array, target)
-        np.copyto(view, array)
+        view[...] = array
         return target
 
     def check_object(self, obj: object, state: object) -> Differences | None:

@@ -19,7 +19,7 @@ from asyncsaver.model.fit import DtypePolicy, array_problem, fit_value, is_plain
 from asyncsaver.model.flatten import BARE_NAME
 from asyncsaver.model.leaves import Adapters, Differences, LeafAdapter, TensorSpec
 from asyncsaver.model.materialise import materialise
-from asyncsaver.model.parse import BranchNode, ParsedTree, TensorNode, TreeNode, ValueNode
+from asyncsaver.model.parse import BranchNode, Leaf, ParsedTree, TensorNode, TreeNode, ValueNode
 
 _SHOWN = 20
 
@@ -46,11 +46,15 @@ class Fill(msgspec.Struct, frozen=True, gc=False):
 
 
 class Remake(msgspec.Struct, frozen=True, gc=False):
-    """A part of the result that is a container like one of the target's."""
+    """A part of the result that is a container like one of the target's.
+
+    Attributes:
+        like: the target's.
+        steps: by key, in order. Who carries them out may take them from here.
+    """
 
     like: Any
-    keys: tuple[str | int, ...]
-    steps: tuple[Step, ...]
+    steps: dict[str | int, Step]
 
 
 Step = Given | Bytes | Fill | Remake
@@ -73,9 +77,16 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How the result comes about: objects first, then the rest."""
+    """How the result comes about: objects first, then the rest.
+
+    Attributes:
+        step: the whole result.
+        reads: those steps in it that need a tensor, in the order of the target.
+        loads: objects.
+    """
 
     step: Step
+    reads: Sequence[Fill | Bytes]
     loads: Sequence[Load]
 
 
@@ -100,7 +111,7 @@ def match(tree: ParsedTree, target: object, adapters: Adapters, rules: Rules) ->
     matching = _Matching(tree, adapters, rules)
     step = matching.step(target, None)
     matching.raise_differences()
-    return Match(step, tuple(matching.loads))
+    return Match(step, matching.reads, matching.loads)
 
 
 @dataclass(slots=True)
@@ -108,12 +119,16 @@ class _Matching:
     tree: ParsedTree
     adapters: Adapters
     rules: Rules
+    reads: list[Fill | Bytes] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
     _missing: list[str] = field(default_factory=list)
     _unexpected: list[str] = field(default_factory=list)
     _mismatched: list[str] = field(default_factory=list)
-    _claimed: set[str] = field(default_factory=set)
+    _left: dict[str, Leaf] = field(init=False)  # what nothing in the target has claimed
     _open: OpenContainers = field(default_factory=OpenContainers)
+
+    def __post_init__(self) -> None:
+        self._left = dict(self.tree.leaves)
 
     def step(self, target: Any, name: str | None) -> Step:
         adapter = self.adapters.find(target)
@@ -128,19 +143,16 @@ class _Matching:
             self._load(target, name)
             made: Step = Given(target)
         else:
-            keys = []
-            steps = []
+            steps: dict[str | int, Step] = {}
             for key, child in found[1]:
-                keys.append(key)
-                steps.append(self.step(child, child_name(name, key)))
-            made = Remake(target, tuple(keys), tuple(steps))
+                steps[key] = self.step(child, child_name(name, key))
+            made = Remake(target, steps)
         self._open.leave(target)
         return made
 
     def raise_differences(self) -> None:
         if self.rules.strict:
-            left = (name for name in self.tree.names if name not in self._claimed)
-            self._unexpected.extend(name for name in left if self.rules.selected(name))
+            self._unexpected.extend(filter(self.rules.selected, self._left))
         if not (self._missing or self._unexpected or self._mismatched):
             return
         lines = ["the target does not fit the checkpoint, and nothing was changed"]
@@ -161,37 +173,39 @@ class _Matching:
     def _leaf(self, target: Any, name: str, adapter: LeafAdapter | None) -> Step:
         if not self.rules.selected(name):
             return Given(target)
-        if name in self._claimed:
-            raise InvalidStateError(f"two leaves of the target are named {name!r}: rename one of them")
-        node = self.tree.leaves.get(name)
+        node = self._left.pop(name, None)
         if node is None:
+            if name in self.tree.leaves:
+                raise InvalidStateError(f"two leaves of the target are named {name!r}: rename one of them")
             if self.rules.strict:
                 self._missing.append(name)
             return Given(target)
-        self._claimed.add(name)
         if adapter is not None:
             return self._array(target, node, adapter)
         if isinstance(node, TensorNode):
             if node.kind == "bytes" and (target is None or isinstance(target, bytes)):
-                return Bytes(node)
+                read = Bytes(node)
+                self.reads.append(read)
+                return read
             return self._mismatch(target, name, f"{_shown(node)} in the checkpoint, {_kind(target)} in the target")
         fitted = fit_value(target, node.value)
         if fitted is None:
             return self._mismatch(target, name, f"{_shown(node)} in the checkpoint, {_kind(target)} in the target")
         return Given(fitted.value)
 
-    def _array(self, target: Any, node: TreeNode, adapter: LeafAdapter) -> Step:
-        name = node.name or BARE_NAME
+    def _array(self, target: Any, node: Leaf, adapter: LeafAdapter) -> Step:
         try:
             spec = adapter.describe(target)
         except UnsupportedLeafError as exc:
-            return self._mismatch(target, name, str(exc))
+            return self._mismatch(target, node.name, str(exc))
         if not isinstance(node, TensorNode) or node.kind == "bytes":
-            return self._mismatch(target, name, f"{_shown(node)} in the checkpoint, {spec} in the target")
+            return self._mismatch(target, node.name, f"{_shown(node)} in the checkpoint, {spec} in the target")
         problem = array_problem(node.spec, spec, self.rules.dtype, reshape=self.rules.reshape)
         if problem is not None:
-            return self._mismatch(target, name, problem)
-        return Fill(node, target, adapter, spec)
+            return self._mismatch(target, node.name, problem)
+        read = Fill(node, target, adapter, node.spec if spec == node.spec else spec)  # one of them can be freed
+        self.reads.append(read)
+        return read
 
     def _load(self, obj: Any, name: str | None) -> None:
         shown = name or BARE_NAME
@@ -200,7 +214,7 @@ class _Matching:
             if not self.rules.selected(shown):
                 return
             if shown in self.tree.leaves:
-                self._claimed.add(shown)
+                self._left.pop(shown, None)
                 self._mismatch(obj, shown, f"a single leaf in the checkpoint, {_kind(obj)} in the target")
             elif self.rules.strict:
                 self._missing.append(shown)
@@ -209,7 +223,8 @@ class _Matching:
         wanted = [below for below in names if self.rules.selected(below)]
         if not wanted and (names or not self.rules.selected(shown)):
             return
-        self._claimed.update(names)
+        for below in names:
+            self._left.pop(below, None)
         if len(wanted) < len(names):
             self._mismatch(obj, shown, f"only a part of it is selected, but {_kind(obj)} is loaded as a whole")
             return

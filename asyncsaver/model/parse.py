@@ -94,7 +94,7 @@ class _Parsing:
         self.leaves: dict[str, Leaf] = {}
         self.branches: dict[str, BranchNode] = {}
         self._tensors = tensors
-        self._used: set[str] = set()
+        self._left = dict(tensors)  # what the tree has not named yet
 
     def node(self, node: Node, name: str | None, depth: int) -> TreeNode:
         if not isinstance(node, dict):
@@ -165,14 +165,17 @@ class _Parsing:
         return branch
 
     def _tensor(self, name: str | None, tensor: str, kind: str) -> TreeNode:
-        spec = self._tensors.get(tensor)
+        spec = self._left.pop(tensor, None)
         if spec is None:
-            raise _damaged(name, f"no tensor is named {_shortened(tensor)}")
-        if tensor in self._used:
-            raise _damaged(name, f"the tensor {_shortened(tensor)} is named twice")
+            known = tensor in self._tensors
+            problem = (
+                f"the tensor {_shortened(tensor)} is named twice"
+                if known
+                else f"no tensor is named {_shortened(tensor)}"
+            )
+            raise _damaged(name, problem)
         if kind == "bytes" and (spec.dtype.name != "uint8" or len(spec.shape) != 1):
             raise _damaged(name, f"bytes cannot be stored as {spec}")
-        self._used.add(tensor)
         return self._leaf(TensorNode(name or BARE_NAME, tensor, kind, spec))
 
     def _leaf(self, leaf: Leaf) -> Leaf:

@@ -17,7 +17,7 @@ from asyncsaver.model.containers import remade
 from asyncsaver.model.dtypes import Array, DType, cast, storage_order
 from asyncsaver.model.fit import DtypePolicy, cast_dtype, dtype_policy
 from asyncsaver.model.leaves import Adapters, TensorSpec
-from asyncsaver.model.match import Bytes, Fill, Given, Load, Match, Remake, Rules, Step, match
+from asyncsaver.model.match import Bytes, Fill, Given, Load, Match, Rules, Step, match
 from asyncsaver.model.materialise import materialise
 from asyncsaver.model.nodes import Node
 from asyncsaver.model.parse import BranchNode, ParsedTree, TensorNode, TreeNode, parse_tree
@@ -36,12 +36,14 @@ class TensorRead(msgspec.Struct, frozen=True, gc=False):
         shape: as stored.
         destination: memory of the target with this dtype (byte order aside) and this shape; None where there is none, or where
             the state is to be read whole first.
+        passing: the data are copied from where they are read to, so that may be memory that several tensors share.
     """
 
     name: str
     dtype: DType
     shape: tuple[int, ...]
     destination: Array | None = None
+    passing: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -67,18 +69,19 @@ class RestorePlan:
         nbytes: of all reads.
     """
 
-    reads: tuple[TensorRead, ...]
+    reads: Sequence[TensorRead]
     nbytes: int
-    _build: Callable[[Mapping[str, Array]], Any]
+    _build: Callable[[dict[str, Array]], Any]
 
-    def build(self, arrays: Mapping[str, Array]) -> Any:
+    def build(self, arrays: dict[str, Array]) -> Any:
         """Make the state. To be called once, when everything is read and verified; may block, so call it in a thread.
 
         First all objects load their states, then the arrays of the target get theirs, then the containers are made.
 
         Args:
             arrays: for each read its data: an array of `TensorRead.dtype` and `TensorRead.shape` that is handed over,
-                or `TensorRead.destination` itself where that was filled directly.
+                or `TensorRead.destination` itself where that was filled directly. Those that were copied are taken out, so
+                that their memory comes back.
 
         Raises:
             StructureMismatchError: an object's ``load_state_dict`` failed (that error is the cause). No array outside
@@ -139,7 +142,7 @@ def plan_restore(
 
 def _plan_without_target(tree: ParsedTree, selected: Callable[[str], bool] | None, policy: DtypePolicy) -> RestorePlan:
     wanted = [leaf for leaf in tree.leaves.values() if selected is None or selected(leaf.name)]
-    reads = tuple([_read(leaf) for leaf in wanted if isinstance(leaf, TensorNode)])
+    reads = [_read(leaf) for leaf in wanted if isinstance(leaf, TensorNode)]
 
     def build(arrays: Mapping[str, Array]) -> Any:
         return materialise(tree.root, lambda node: _value(node, arrays, policy, None), selected)
@@ -148,21 +151,24 @@ def _plan_without_target(tree: ParsedTree, selected: Callable[[str], bool] | Non
 
 
 def _plan_with_target(matched: Match, adapters: Adapters, policy: DtypePolicy, held: int) -> RestorePlan:
-    of_objects = [_read(node) for load in matched.loads for node in _tensor_nodes(load.state)]
-    reads = (*of_objects, *_target_reads(matched.step, _no_destination))
-    nbytes = _nbytes(reads)
-    if nbytes > held:
-        reads = _without_overlaps([*of_objects, *_target_reads(matched.step, _destination)])
-    destinations = {read.name: read.destination for read in reads if read.destination is not None}
+    reads = [_read(node) for load in matched.loads for node in _tensor_nodes(load.state)]
+    nbytes = _nbytes(reads) + sum([step.node.spec.nbytes for step in matched.reads])
+    step, loads = matched.step, matched.loads
+    destinations: dict[str, Array] = {}
+    if nbytes <= held:
+        reads.extend(map(_held, matched.reads))
+    else:
+        reads = _without_overlaps([*reads, *map(_straight, matched.reads)])
+        destinations = {read.name: read.destination for read in reads if read.destination is not None}
 
-    def build(arrays: Mapping[str, Array]) -> Any:
+    def build(arrays: dict[str, Array]) -> Any:
         def tensor(node: TensorNode) -> Any:
             return _value(node, arrays, policy, adapters)
 
-        states = [materialise(load.state, tensor) for load in matched.loads]
-        for index, (load, state) in enumerate(zip(matched.loads, states, strict=True)):
-            _load(load, state, [earlier.name for earlier in matched.loads[:index]])
-        return _assemble(matched.step, arrays, destinations)
+        states = [materialise(load.state, tensor) for load in loads]
+        for index, (load, state) in enumerate(zip(loads, states, strict=True)):
+            _load(load, state, [earlier.name for earlier in loads[:index]])
+        return _assemble(step, arrays, destinations)
 
     return RestorePlan(reads, nbytes, build)
 
@@ -202,22 +208,16 @@ def _tensor_nodes(node: TreeNode) -> list[TensorNode]:
     return found
 
 
-def _target_reads(step: Step, destination: Callable[[Fill], Array | None]) -> list[TensorRead]:
-    found: list[TensorRead] = []
-    rest = [step]
-    while rest:
-        current = rest.pop()
-        if isinstance(current, Fill):
-            found.append(_read(current.node, destination(current)))
-        elif isinstance(current, Bytes):
-            found.append(_read(current.node))
-        elif isinstance(current, Remake):
-            rest.extend(reversed(current.steps))
-    return found
+def _held(step: Fill | Bytes) -> TensorRead:
+    """Read it whole before the target is touched."""
+    node = step.node
+    passing = isinstance(step, Fill) and step.adapter.writable_view(step.target) is not None
+    return TensorRead(node.tensor, node.spec.dtype, node.spec.shape, None, passing)
 
 
-def _no_destination(fill: Fill) -> None:
-    del fill
+def _straight(step: Fill | Bytes) -> TensorRead:
+    """Read it into the target where that can be."""
+    return _read(step.node, _destination(step) if isinstance(step, Fill) else None)
 
 
 def _destination(fill: Fill) -> Array | None:
@@ -230,7 +230,7 @@ def _destination(fill: Fill) -> Array | None:
     return view.reshape(stored.shape) if view.flags.c_contiguous else None
 
 
-def _without_overlaps(reads: Sequence[TensorRead]) -> tuple[TensorRead, ...]:
+def _without_overlaps(reads: Sequence[TensorRead]) -> list[TensorRead]:
     """Let no two reads write the same memory directly, as tied weights would: each could see the other's bytes."""
     kept = list(reads)
     starts = [
@@ -245,7 +245,7 @@ def _without_overlaps(reads: Sequence[TensorRead]) -> tuple[TensorRead, ...]:
             kept[index] = msgspec.structs.replace(reads[index], destination=None)
         else:
             end = start + destination.nbytes
-    return tuple(kept)
+    return kept
 
 
 def _load(load: Load, state: Any, loaded: Sequence[str]) -> None:
@@ -261,20 +261,23 @@ def _load(load: Load, state: Any, loaded: Sequence[str]) -> None:
         raise StructureMismatchError(line + before, mismatched=[line]) from exc
 
 
-def _assemble(step: Step, arrays: Mapping[str, Array], destinations: Mapping[str, Array]) -> Any:
+def _assemble(step: Step, arrays: dict[str, Array], destinations: Mapping[str, Array]) -> Any:
     if isinstance(step, Fill):  # rather than by patterns, which take as long as copying a small array
-        node, spec = step.node, step.spec
-        array = arrays[node.tensor]
-        if destinations and array is destinations.get(node.tensor):
-            return step.target
-        if spec != node.spec:
-            array = cast(array, storage_order(spec.dtype)).reshape(spec.shape)
-        return step.adapter.fill(step.target, array)
+        return _filled(step, arrays.pop(step.node.tensor), destinations)
     if isinstance(step, Given):
         return step.value
     if isinstance(step, Bytes):
-        return arrays[step.node.tensor].tobytes()
-    items = []
-    for key, child in zip(step.keys, step.steps, strict=True):
-        items.append((key, _assemble(child, arrays, destinations)))
-    return remade(step.like, items)
+        return arrays.pop(step.node.tensor).tobytes()
+    items: dict[str | int, Any] = {}
+    # Steps are let go one by one, with what they hold: freeing them all at once would hold the GIL for long.
+    for key in list(step.steps):
+        items[key] = _assemble(step.steps.pop(key), arrays, destinations)
+    return items if type(step.like) is dict else remade(step.like, list(items.items()))
+
+
+def _filled(fill: Fill, array: Array, destinations: Mapping[str, Array]) -> Any:
+    if destinations and array is destinations.get(fill.node.tensor):
+        return fill.target
+    if fill.spec != fill.node.spec:
+        array = cast(array, storage_order(fill.spec.dtype)).reshape(fill.spec.shape)
+    return fill.adapter.fill(fill.target, array)

@@ -36,31 +36,32 @@ class Assembly:
     pastes: list[Paste] = field(default_factory=list)
 
     def add_whole(
-        self, reads: Iterable[TensorRead], tensors: Mapping[str, TensorEntry], *, verify: bool
+        self, reads: Iterable[TensorRead], tensors: Mapping[str, TensorEntry], request_bytes: int, *, verify: bool
     ) -> dict[str, Array]:
         """Have tensors read whole.
 
         Args:
             reads: which, and where to; what has no destination that fits gets new memory.
             tensors: of the manifest.
+            request_bytes: the most that a request has.
             verify: whether they are to be checked.
 
         Returns:
-            Where each is going to be.
+            Where each is going to be, except for those that the `Fetcher` adds: they stay in the memory of their request.
         """
         arrays: dict[str, Array] = {}
         for read in reads:
-            name, direct = read.name, read.destination
-            if direct is None or not read.direct:
-                direct = np.empty(read.shape, read.dtype)
-            arrays[name] = direct
-            entry = tensors[name]
+            name, entry = read.name, tensors[read.name]
             if len(entry.chunks) == 1:  # which then is the tensor: that it is covered was checked
                 [chunk] = entry.chunks
                 digest = chunk.xxh3_128 if verify else None
-                self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, direct, digest))
+                into: Array | TensorRead = read
+                if not (read.passing and 0 < chunk.stop - chunk.start <= request_bytes):
+                    into = arrays[name] = _memory(read)
+                self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, into, digest))
             else:
-                self.add(name, entry, read.dtype, (0,) * len(read.shape), direct, verify=verify)
+                arrays[name] = _memory(read)
+                self.add(name, entry, read.dtype, (0,) * len(read.shape), arrays[name], verify=verify)
         return arrays
 
     def add(
@@ -113,6 +114,11 @@ class Assembly:
             self.pastes.append(Paste(place, memory[run.index]))
         digest = chunk.xxh3_128 if verify and whole else None
         self.needs.append(Need(name, chunk.file, chunk.start + start, chunk.start + stop, memory, digest))
+
+
+def _memory(read: TensorRead) -> Array:
+    direct = read.destination
+    return direct if direct is not None and read.direct else np.empty(read.shape, read.dtype)
 
 
 def files_of_box(entry: TensorEntry, offset: Sequence[int], shape: tuple[int, ...]) -> set[int]:

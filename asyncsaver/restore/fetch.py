@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,11 @@ from asyncsaver.errors import (
 from asyncsaver.model.dtypes import Array
 from asyncsaver.model.manifest import Manifest
 from asyncsaver.model.ranges import Fetch, plan_fetches
+from asyncsaver.model.rebuild import TensorRead
+
+_SMALL = (
+    256 * 1024
+)  # hashing and copying fewer bytes at once takes no longer than the Python around it, which holds the GIL
 
 
 class Need(msgspec.Struct, frozen=True, gc=False):
@@ -30,7 +36,8 @@ class Need(msgspec.Struct, frozen=True, gc=False):
         file: position in the manifest's files.
         start: first byte in that file.
         stop: one past the last byte.
-        into: C-contiguous memory of that length, little-endian.
+        into: C-contiguous memory of that length, little-endian; or a read that is served by this need alone, and may stay in the
+            memory of the request, which then is the only one.
         digest: the xxh3_128 that it must have; None where it is only a part of a chunk, or is not to be verified.
     """
 
@@ -38,7 +45,7 @@ class Need(msgspec.Struct, frozen=True, gc=False):
     file: int
     start: int
     stop: int
-    into: Array
+    into: Array | TensorRead
     digest: str | None
 
 
@@ -86,11 +93,13 @@ class Fetcher:
         root: where from.
         manifest: of the checkpoint.
         done: called with the bytes of every request that has arrived.
+        arrays: gets those that stay in the memory of their request, by the name of the tensor.
     """
 
     root: Root
     manifest: Manifest
     done: Callable[[int], None]
+    arrays: dict[str, Array]
 
     async def fetch(self, needs: Sequence[Need]) -> None:
         """Fill all needs, concurrently, within the memory budget and the window of requests.
@@ -102,11 +111,12 @@ class Fetcher:
         """
         fetches = await self.root.threads.run(self._plan, needs)
         window = asyncio.Semaphore(self.root.concurrency)
+        turn = asyncio.Semaphore(1)
         missing: dict[int, int] = {}  # of needs that take several requests: bytes that have not arrived yet
 
         async def one(fetch: Fetch) -> None:
             async with window, self.root.budget.hold(fetch.nbytes):
-                await self._one(fetch, needs, missing)
+                await self._one(fetch, needs, missing, turn)
 
         await run_all(one(fetch) for fetch in fetches)
 
@@ -116,12 +126,12 @@ class Fetcher:
                 self._verify(need, b"")
         return plan_fetches(needs, self.root.store.capabilities.part_bytes)
 
-    async def _one(self, fetch: Fetch, needs: Sequence[Need], missing: dict[int, int]) -> None:
+    async def _one(self, fetch: Fetch, needs: Sequence[Need], missing: dict[int, int], turn: asyncio.Semaphore) -> None:
         path = self.manifest.files[fetch.file].path
         lone = needs[fetch.needs[0]]
-        data = np.empty(0 if fetch.direct else fetch.nbytes, np.uint8)
-        if fetch.direct:
-            data = byte_view(lone.into)[fetch.start - lone.start : fetch.stop - lone.start]
+        own = byte_view(lone.into) if fetch.direct and isinstance(lone.into, np.ndarray) else None
+        first, last = fetch.start - lone.start, fetch.stop - lone.start
+        data = np.empty(fetch.nbytes, np.uint8) if own is None else own[first:last]
         try:
             await self.root.store.get_into(path, [(fetch.start, fetch.stop)], [data.data])
         except (ObjectNotFoundError, ObjectTruncatedError) as error:
@@ -131,24 +141,34 @@ class Fetcher:
                 path=path,
                 tensors=names,
             ) from error
-        if not fetch.direct:
-            await self.root.threads.run(self._hand_out, fetch, data, needs)
+        if own is None:
+            # Threads that hash and copy small tensors hold the GIL by turns: several get no further than one, and each makes
+            # the loop wait longer for it.
+            many = len(fetch.needs) * _SMALL > fetch.nbytes
+            async with turn if many else contextlib.nullcontext():
+                await self.root.threads.run(self._hand_out, fetch, data, needs)
         else:
             [position] = fetch.needs
             missing[position] = missing.get(position, lone.stop - lone.start) - fetch.nbytes
             if not missing[position] and lone.digest is not None:
-                await self.root.threads.run(self._verify, lone, byte_view(lone.into).data)
+                await self.root.threads.run(self._verify, lone, own.data)
         self.done(fetch.nbytes)
 
     def _hand_out(self, fetch: Fetch, data: Array, needs: Sequence[Need]) -> None:
-        """Check needs that were joined, each of them whole, and put them where they belong. Blocking."""
-        memory = data.data
+        """Check needs that lie in a request whole, and put them where they belong. Blocking."""
+        memory, first = data.data, fetch.start
+        # Arrays that stay keep the whole request in memory, with the gaps in it: that may not be much more than they are.
+        filled = sum([needs[position].stop - needs[position].start for position in fetch.needs])
+        scattered = 5 * filled < 4 * fetch.nbytes
         for position in fetch.needs:
             need = needs[position]
-            start = need.start - fetch.start
-            self._verify(need, memory[start : need.stop - fetch.start])
-            into = need.into
-            into[...] = np.ndarray(into.shape, into.dtype, data, start)
+            into, start = need.into, need.start - first
+            self._verify(need, memory[start : need.stop - first])
+            array: Array = np.ndarray(into.shape, into.dtype, data, start)
+            if isinstance(into, np.ndarray):
+                into[...] = array
+            else:
+                self.arrays[need.tensor] = array.copy() if scattered else array
 
     def _verify(self, need: Need, data: bytes | memoryview) -> None:
         if need.digest is None or xxhash.xxh3_128_hexdigest(data) == need.digest:

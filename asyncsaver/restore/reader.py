@@ -20,6 +20,7 @@ from asyncsaver.model.slices import Index, smallest_run
 from asyncsaver.restore.assemble import Assembly, files_of_box
 from asyncsaver.restore.fetch import Fetcher, check_listed
 from asyncsaver.restore.find import Found, explain_damage
+from asyncsaver.restore.release import release
 
 TensorInfo = TensorSpec
 """What `CheckpointReader.tensors` tells of a tensor: ``dtype``, ``shape``, ``nbytes``."""
@@ -92,7 +93,7 @@ class CheckpointReader:
         box = np.empty(run.shape, dtype)
         assembly = Assembly()
         assembly.add(name, entry, dtype, run.offset, box, verify=verify)
-        async with self._reading(sum(need.stop - need.start for need in assembly.needs)) as fetcher:
+        async with self._reading(sum(need.stop - need.start for need in assembly.needs), {}) as fetcher:
             await fetcher.fetch(assembly.needs)
         await self._root.threads.run(assembly.paste)
         result: Array = box[(*run.index, ...)]  # with the ellipsis a single element is an array, too
@@ -126,15 +127,24 @@ class CheckpointReader:
                 # be held twice: it goes straight into the target, after what can be checked beforehand was.
                 held=held,
             )
+            # Which files matter takes a look at every chunk: it is only asked where one is not as it should be.
+            if all(self._sizes.get(file.path) == file.size for file in self._manifest.files):
+                return plan, set()
             tensors = self._manifest.tensors
             return plan, {chunk.file for read in plan.reads for chunk in tensors[read.name].chunks}
 
         plan, files = await self._root.threads.run(prepare)
         await self._check_sizes(files)
         assembly = Assembly()
-        arrays = await self._root.threads.run(assembly.add_whole, plan.reads, self._manifest.tensors, verify=verify)
+        arrays = await self._root.threads.run(
+            assembly.add_whole,
+            plan.reads,
+            self._manifest.tensors,
+            self._root.store.capabilities.part_bytes,
+            verify=verify,
+        )
         try:
-            async with self._reading(plan.nbytes) as fetcher:
+            async with self._reading(plan.nbytes, arrays) as fetcher:
                 await fetcher.fetch(assembly.needs)
         except CheckpointCorruptError as error:
             error.overwritten = tuple(read.name for read in plan.reads if read.direct)
@@ -144,8 +154,14 @@ class CheckpointReader:
                     "written directly; their content is undefined now."
                 )
             raise
-        await self._root.threads.run(assembly.paste)
-        state = await self._root.threads.run(plan.build, arrays)
+
+        def finish() -> Any:
+            assembly.paste()
+            state = plan.build(arrays)
+            release(assembly.needs, plan.reads)
+            return state
+
+        state = await self._root.threads.run(finish)
         self._root.report(Progress("restored", self.checkpoint.step, plan.nbytes, plan.nbytes))
         return state
 
@@ -182,7 +198,7 @@ class CheckpointReader:
             raise
 
     @asynccontextmanager
-    async def _reading(self, total: int) -> AsyncIterator[Fetcher]:
+    async def _reading(self, total: int, arrays: dict[str, Array]) -> AsyncIterator[Fetcher]:
         done = 0
 
         def arrived(nbytes: int) -> None:
@@ -191,7 +207,7 @@ class CheckpointReader:
             self._root.report(Progress("reading", self.checkpoint.step, min(done, total), total))
 
         try:
-            yield Fetcher(self._root, self._manifest, arrived)
+            yield Fetcher(self._root, self._manifest, arrived, arrays)
         except CheckpointCorruptError as error:
             await explain_damage(self._root, self._manifest, error)
             raise

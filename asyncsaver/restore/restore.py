@@ -13,6 +13,7 @@ from asyncsaver.model.checkpoint import Checkpoint
 from asyncsaver.model.stats import RestoreStats
 from asyncsaver.restore.find import find
 from asyncsaver.restore.reader import CheckpointReader
+from asyncsaver.restore.release import release
 
 log = logging.getLogger("asyncsaver")
 _TRIES = 5
@@ -50,9 +51,11 @@ async def _restore_once(
         async with CheckpointReader(root, await find(root, step, checkpoint)) as reader:
             found = clock()
             state = await reader.restore(target, **options)
+            tensors = len(reader.tensors)
+            await root.threads.run(release, reader.found.manifest.tensors, reader.found.manifest.tree)
     stats = RestoreStats(
         bytes_read=meter.bytes_read,
-        tensors=len(reader.tensors),
+        tensors=tensors,
         seconds_finding=found - began,
         seconds_reading=clock() - found,
         seconds_blocked=meter.seconds_blocked,
