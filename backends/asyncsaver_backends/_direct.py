@@ -5,12 +5,12 @@ Every method may raise `OSError`; the caller translates.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from asyncsaver_backends import _reserve
 
 # A multiple of every logical block size in use (512 to 4096) and the size of a page: open(2), "O_DIRECT".
 ALIGNMENT = 4096
-BLOCK_BYTES = 2 * 2**20
+BLOCK_BYTES = 2 * 2**20  # a huge page, on most machines
 _NO_DIRECT = frozenset(
     {
         errno.EINVAL,  # says open(2) of filesystems that have no O_DIRECT
@@ -50,14 +50,13 @@ class DirectWriting:
         self.any_memory = True
         """Whether the disk may take memory at any address; until one refuses. NVMe disks do, with Linux 6.0 and later."""
 
-    @contextmanager
+    @contextlib.contextmanager
     def block(self) -> Iterator[Bytes]:
         """Lend an aligned block."""
         with self._lock:
             block = self._free.pop() if self._free else None
         if block is None:
-            # Private: a forked process must not write into blocks that are on their way to our disk.
-            block = np.frombuffer(mmap.mmap(-1, BLOCK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
+            block = _new_block()
         try:
             yield block
         finally:
@@ -170,6 +169,17 @@ class DirectFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _new_block() -> Bytes:
+    """Make a block of a huge page, if there are any: the disk takes it in one go, rather than as 512 pages that lie anywhere."""
+    # Private: a forked process must not write into blocks that are on their way to our disk.
+    memory = mmap.mmap(-1, 2 * BLOCK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(AttributeError, OSError):  # neither every platform nor every kernel has them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    room = np.frombuffer(memory, np.uint8)
+    start = -room.ctypes.data % BLOCK_BYTES  # what lies around the block is never touched, and takes no memory
+    return room[start : start + BLOCK_BYTES]
 
 
 def _gather(pieces: Sequence[memoryview], start: int, target: Bytes) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left, insort
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -51,11 +52,46 @@ class _Object:
 
 @dataclass(slots=True)
 class _Bucket:
-    """The objects of one ``memory://name``, by full path; several loops in several threads may use it."""
+    """The objects of one ``memory://name``, by full path; several loops in several threads may use it.
+
+    Attributes:
+        objects: changed by `keep` and `drop` only.
+        keys: theirs, sorted, so that a listing looks at nothing but what it returns.
+        lock: held by whoever looks or changes.
+        versions: numbers for etags.
+    """
 
     objects: dict[str, _Object] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     versions: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def keep(self, key: str, version: _Object) -> None:
+        """Make this the current version."""
+        if key not in self.objects:
+            insort(self.keys, key)
+        self.objects[key] = version
+
+    def drop(self, key: str) -> None:
+        """Forget an object, if it is there."""
+        if self.objects.pop(key, None) is not None:
+            del self.keys[bisect_left(self.keys, key)]
+
+    def find(self, start: str, *, delimiter: bool) -> tuple[list[tuple[str, _Object]], list[str]]:
+        """Return the objects whose keys begin so; with ``delimiter``, of those in folders below only the folders' keys."""
+        objects: list[tuple[str, _Object]] = []
+        folders: list[str] = []
+        position = bisect_left(self.keys, start)
+        while position < len(self.keys) and (key := self.keys[position]).startswith(start):
+            end = key.find("/", len(start)) if delimiter else -1
+            if end < 0:
+                objects.append((key, self.objects[key]))
+                position += 1
+            else:
+                folders.append(key[: end + 1])
+                # What lies in the folder stands together, and ends where its name with the character after the slash would stand.
+                position = bisect_left(self.keys, key[:end] + chr(ord("/") + 1), position)
+        return objects, folders
 
 
 # The one module-level state: what makes two stores on the same URL see the same objects, as any other URL does.
@@ -156,9 +192,11 @@ class MemoryStore(Store):
         self._check_open()
         start = self._prefix + check_prefix(prefix)
         with self._bucket.lock:
-            found = [(key, version) for key, version in self._bucket.objects.items() if key.startswith(start)]
-        infos = (version.info(key.removeprefix(self._prefix)) for key, version in sorted(found, key=lambda kv: kv[0]))
-        return _folded(infos, prefix) if delimiter else Listing(tuple(infos))
+            objects, folders = self._bucket.find(start, delimiter=delimiter)
+        cut = len(self._prefix)
+        return Listing(
+            tuple(version.info(key[cut:]) for key, version in objects), tuple(folder[cut:] for folder in folders)
+        )
 
     async def delete(self, paths: Sequence[str]) -> Mapping[str, StoreError]:
         """As the contract says."""
@@ -166,7 +204,7 @@ class MemoryStore(Store):
         self._check_open()
         with self._bucket.lock:
             for key in keys:
-                self._bucket.objects.pop(key, None)
+                self._bucket.drop(key)
         return {}
 
     async def replace_if(self, path: str, data: Buffer, etag: str) -> ObjectInfo:
@@ -195,7 +233,7 @@ class MemoryStore(Store):
     def _set(self, key: str, content: bytes | bytearray) -> _Object:
         """Make this the current version; the bucket's lock is held."""
         version = _Object(content, str(next(self._bucket.versions)), self._clock())
-        self._bucket.objects[key] = version
+        self._bucket.keep(key, version)
         return version
 
     def _find(self, path: str) -> _Object:
@@ -205,16 +243,3 @@ class MemoryStore(Store):
         if found is None:
             raise ObjectNotFoundError(f"there is no {path} in {self.url}", path=path)
         return found
-
-
-def _folded(infos: Iterable[ObjectInfo], prefix: str) -> Listing:
-    """Fold what lies in folders below the prefix into the folders' names."""
-    objects: list[ObjectInfo] = []
-    prefixes: dict[str, None] = {}
-    for info in infos:
-        folder, slash, _ = info.path.removeprefix(prefix).partition("/")
-        if slash:
-            prefixes[f"{prefix}{folder}/"] = None
-        else:
-            objects.append(info)
-    return Listing(tuple(objects), tuple(sorted(prefixes)))

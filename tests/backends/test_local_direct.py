@@ -420,7 +420,7 @@ async def test_blocks_are_few_and_used_again(root: Path) -> None:
         for _ in range(3):
             await put_parts(store, content_of(50 * PART_BYTES))
         assert 0 < len(shared._free) <= store.capabilities.concurrency
-        assert all(block.nbytes == BLOCK_BYTES and block.ctypes.data % ALIGNMENT == 0 for block in shared._free)
+        assert all(block.nbytes == BLOCK_BYTES and block.ctypes.data % BLOCK_BYTES == 0 for block in shared._free)
     assert shared._free == []
 
 

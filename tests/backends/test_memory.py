@@ -5,11 +5,14 @@ import threading
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asyncsaver.errors import ObjectExistsError, StoreError
-from asyncsaver.store import Store
+from asyncsaver.store import Listing, Store
 from asyncsaver.testing import StoreContract
 from asyncsaver_backends.memory import MemoryStore, open_store
 
@@ -65,6 +68,52 @@ async def test_paths_outside_the_root_are_refused(url: str, path: str) -> None:
     async with MemoryStore(url) as store:
         with pytest.raises(StoreError):
             await store.put(path, b"content")
+
+
+# Of characters that sort before the slash, after it, and straight after it.
+PATHS = st.lists(st.text("-0a", min_size=1, max_size=2), min_size=1, max_size=3).map("/".join)
+
+
+@given(st.lists(st.tuples(PATHS, st.booleans()), max_size=30), st.just("") | PATHS.map("{}/".format), st.booleans())
+def test_listings_are_what_looking_at_every_path_finds(
+    changes: list[tuple[str, bool]], prefix: str, delimiter: bool
+) -> None:
+    expected: set[str] = set()
+
+    async def change_and_list() -> Listing:
+        async with MemoryStore(f"memory://test-{uuid.uuid4().hex}/root") as store:
+            for path, stays in changes:
+                await store.put(path, b"")
+                expected.add(path)
+                if not stays:
+                    await store.delete([path])
+                    expected.discard(path)
+            return await store.list(prefix, delimiter=delimiter)
+
+    listing = asyncio.run(change_and_list())
+    found = {path for path in expected if path.startswith(prefix)}
+    folded = {path for path in found if delimiter and "/" in path[len(prefix) :]}
+    assert [info.path for info in listing.objects] == sorted(found - folded)
+    assert list(listing.prefixes) == sorted({prefix + path[len(prefix) :].split("/")[0] + "/" for path in folded})
+
+
+class CountingList(list[str]):
+    looks = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.looks += 1
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(("prefix", "delimiter", "count"), [("run-0500/", False, 10), ("", True, 1000)])
+async def test_a_listing_looks_only_at_what_it_returns(url: str, prefix: str, delimiter: bool, count: int) -> None:
+    async with MemoryStore(url) as store:
+        for index in range(10_000):
+            await store.put(f"run-{index // 10:04}/{index % 10}", b"")
+        store._bucket.keys = keys = CountingList(store._bucket.keys)
+        listing = await store.list(prefix, delimiter=delimiter)
+    assert len(listing.objects) + len(listing.prefixes) == count
+    assert count <= keys.looks <= 16 * (count + 1)  # a search among ten thousand takes fourteen looks
 
 
 def test_loops_in_several_threads_share_a_store(url: str) -> None:

@@ -65,7 +65,8 @@ class Memory:
     async def copy(self) -> Memory:
         other = self.fresh()
         bucket, target = MemoryStore(self.url)._bucket, MemoryStore(other.url)._bucket
-        target.objects.update(bucket.objects)
+        for key, version in bucket.objects.items():
+            target.keep(key, version)
         target.versions = itertools.count(len(bucket.objects) + 10_000)
         return other
 

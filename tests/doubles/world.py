@@ -101,7 +101,8 @@ class World:
         """Another root with the same objects, in the same versions."""
         other = World(time=self.time)
         bucket = other.memory()._bucket
-        bucket.objects.update(self.memory()._bucket.objects)
+        for key, version in self.memory()._bucket.objects.items():
+            bucket.keep(key, version)
         bucket.versions = itertools.count(len(bucket.objects) + 10_000)
         return other
 

@@ -82,4 +82,6 @@ class Inside:
 
     def clear(self) -> None:
         """Give the memory back."""
-        self.world.memory()._bucket.objects.clear()
+        bucket = self.world.memory()._bucket
+        for key in list(bucket.objects):
+            bucket.drop(key)
