@@ -32,6 +32,7 @@ class Sized(Protocol):
 # safetensors refuses headers of 100 MB or more; this is an estimate of ours, well below.
 _HEADER_LIMIT = 50_000_000
 _HEADER_PER_TENSOR = 160
+_PARTS_WORTH_IT = 4
 
 
 class Placed(msgspec.Struct, frozen=True, gc=False):
@@ -48,6 +49,23 @@ class ShardPlan:
 
     tensors: Sequence[Placed]
     nbytes: int
+
+
+def spread(nbytes: int, shard_bytes: int, *, part_bytes: int, most: int) -> int:
+    """How large shards may grow where one request for each is faster than several for a large one.
+
+    A state that ``most`` requests of a part each can carry goes up in shards of that size. A larger one goes up in parts, in
+    shards of at least a few, which make up for beginning and completing an upload; and there are not many more shards, up to
+    ``shard_bytes``: a terabyte does not become tens of thousands of objects.
+
+    Args:
+        nbytes: of the whole state.
+        shard_bytes: what is never exceeded.
+        part_bytes: how much a request carries.
+        most: how many shards the store takes well.
+    """
+    wanted = part_bytes if nbytes <= most * part_bytes else max(_PARTS_WORTH_IT * part_bytes, -(-nbytes // most))
+    return min(shard_bytes, wanted)
 
 
 def plan_shards(tensors: Sequence[Sized], shard_bytes: int) -> list[ShardPlan]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from asyncsaver.aio.completion import to_completion
-from asyncsaver.aio.tasks import run_all
+from asyncsaver.aio.tasks import run_all, run_both
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import AsyncSaverError, CheckpointCorruptError, CommitUnknownError
 from asyncsaver.formats import native
@@ -92,24 +92,32 @@ class Attempt:
         """Everything that this attempt writes before the commit, with a trailing slash."""
         return save_folder(self.request.name, self.save_id)
 
-    async def begin(self) -> None:
-        """Choose the slot.
-
-        Raises:
-            CheckpointExistsError: the checkpoint is there already; nothing was written.
-        """
+    async def _choose_slot(self) -> None:
+        """Look at what stands at the slots; raises `CheckpointExistsError`."""
         found = await self.root.reader.folder(self.request.name)
         self.slot = choose_slot(found, self.root.store.url, overwrite=self.request.overwrite)
         self.pinned = self.request.pin or found.folder.pinned
         self.preserved = found.folder.preserved
 
     async def write(self) -> Part:
-        """Write the shards; returns what the part will say of them."""
-        shard_bytes = largest_shard(self.shard_bytes, self.root.store)
-        shards = ShardWriter(
-            self.root, self.request.name, self.request.step, self.save_id, shard_bytes, self.request.report
-        )
-        part = await shards.write(self.staged)
+        """Choose the slot and write the shards; returns what the part will say of them.
+
+        The first shards are prepared while the store is asked for what stands at the slots, and put only once it is known that
+        this attempt may go on: every byte of it is younger than its choice, which a sweep counts on.
+
+        Raises:
+            CheckpointExistsError: the checkpoint is there already; nothing was written.
+        """
+        begun = asyncio.Event()
+
+        async def begin() -> None:
+            await self._choose_slot()
+            begun.set()
+
+        root, request = self.root, self.request
+        shard_bytes = largest_shard(self.shard_bytes, root.store, self.staged.nbytes, root.concurrency)
+        shards = ShardWriter(root, request.name, request.step, self.save_id, shard_bytes, request.report, begun)
+        _, part = await run_both(begin(), shards.write(self.staged))
         self.bytes_written += sum(file.size for file in part.files)
         return part
 

@@ -144,7 +144,6 @@ class SaveLine:
         )
         self.root.own_saves[attempt.save_id] = request.name
         try:
-            await attempt.begin()
             write_began = loop.time()
             part = await attempt.write()
             write_ended = loop.time()

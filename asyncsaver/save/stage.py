@@ -10,9 +10,11 @@ from asyncsaver.formats.safetensors import encode_header
 from asyncsaver.model.flatten import TensorLeaf, flatten
 from asyncsaver.model.leaves import Adapters
 from asyncsaver.model.manifest import Json
+from asyncsaver.model.shards import spread
 from asyncsaver.store.contract import Store
 
 _SEQUENTIAL_PARTS = 4  # of a shard in a store that sends them one after another
+_SHARDS_AT_ONCE = 4  # for each request in flight: the last round is short beside the others, and listings stay short
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,22 @@ def check_fits(staged: Staged, store: Store) -> None:
             )
 
 
-def largest_shard(shard_bytes: int, store: Store) -> int:
+def largest_shard(shard_bytes: int, store: Store, nbytes: int, concurrency: int) -> int:
     """How large a shard of several tensors may grow in this store.
 
     Half of what the store takes is left for the header, which safetensors limits to 100 MB. Where the parts of a shard go one
     after another, more shards are written side by side.
+
+    Args:
+        shard_bytes: what the user allows.
+        store: where to.
+        nbytes: of the whole state.
+        concurrency: how many requests are in flight at once.
     """
     capabilities = store.capabilities
+    if capabilities.put_bytes:
+        most = _SHARDS_AT_ONCE * concurrency
+        shard_bytes = spread(nbytes, shard_bytes, part_bytes=capabilities.part_bytes, most=most)
     if capabilities.sequential:
         shard_bytes = min(shard_bytes, _SEQUENTIAL_PARTS * capabilities.part_bytes)
     return max(1, min(shard_bytes, capabilities.max_object_bytes // 2))

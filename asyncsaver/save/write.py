@@ -38,6 +38,7 @@ class ShardWriter:
         save_id: of the attempt.
         shard_bytes: how large a shard may grow before the next one is begun.
         report: told as bytes land.
+        begun: set once something may be put: what comes first is prepared, but not sent before.
         written: bytes that have reached the store, those of attempts that failed later included.
     """
 
@@ -47,6 +48,7 @@ class ShardWriter:
     save_id: str
     shard_bytes: int
     report: Callable[[Progress], None]
+    begun: asyncio.Event
     written: int = 0
     _total: int = 0
     _window: asyncio.Semaphore = field(init=False)
@@ -114,9 +116,11 @@ class ShardWriter:
         with. Both share one deadline, so that it is not met twice.
         """
         content = ShardBytes(header, sources)
-        if content.size <= self.root.store.capabilities.part_bytes:
-            await self._put_whole(path, content)
+        capabilities = self.root.store.capabilities
+        if content.size <= max(capabilities.part_bytes, capabilities.put_bytes):
+            await self._put_whole(path, content, len(header))
             return content
+        await self.begun.wait()
         tries = self.root.retries.begin_upload(f"put {path}")
         while True:
             try:
@@ -128,12 +132,21 @@ class ShardWriter:
             else:
                 return content
 
-    async def _put_whole(self, path: str, content: ShardBytes) -> None:
-        size = content.size
+    async def _put_whole(self, path: str, content: ShardBytes, header_size: int) -> None:
+        store, threads, scattered = self.root.store, self.root.threads, self.root.store.capabilities.scattered
+        # A header that is not copied is there anyway. Counted, it would keep a full window just out of an even budget.
+        size = content.size - (header_size if scattered else 0)
         await self._wait_for(size)
         try:
-            await self.root.store.put(path, await self.root.threads.run(content.take, size))
-            self._landed(size)
+            if scattered:
+                pieces = await threads.run(content.take_pieces, content.size)
+                await self.begun.wait()
+                await store.put_pieces(path, pieces)
+            else:
+                data = await threads.run(content.take, content.size)
+                await self.begun.wait()
+                await store.put(path, data)
+            self._landed(content.size)
         finally:
             self._window.release()
             self.root.budget.release(size)

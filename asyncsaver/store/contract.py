@@ -45,7 +45,11 @@ class Capabilities:
         part_bytes: the size that `put_parts` wants its parts to have and that a large read is best split into, in bytes.
         concurrency: how many requests in flight this store gains from.
         sequential: `Store.put_parts` sends the parts of an object one after another: several objects are to be written at once.
-        scattered: `Store.put_parts` enters parts by `pieces_of`, so that they need not be copied together for it.
+        scattered: `Store.put_parts` enters parts by `pieces_of`, and `Store.put_pieces` takes pieces as they are, so that they
+            need not be copied together.
+        put_bytes: up to so many bytes an object is best written by one `put`, and many such objects side by side are there
+            sooner than a few large ones in parts. 0 where that is not so (a disk syncs each file): then only what fits in one
+            part is put.
     """
 
     exclusive_create: bool
@@ -55,6 +59,7 @@ class Capabilities:
     concurrency: int = 32
     sequential: bool = False
     scattered: bool = False
+    put_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,17 @@ class Store(ABC):
             ObjectExistsError: ``create`` was refused since the object exists. Only when the store said just that.
             StoreError: anything else. After one with ``create``, the object may or may not have been written.
         """
+
+    async def put_pieces(self, path: str, pieces: Sequence[memoryview]) -> ObjectInfo:
+        """As `put` that overwrites, of bytes that lie in several places; meant for stores that are `Capabilities.scattered`.
+
+        This default copies them together, while the event loop waits.
+
+        Args:
+            path: where.
+            pieces: the content in order, each flat bytes; not modified, and not used after the call.
+        """
+        return await self.put(path, b"".join(pieces))
 
     @abstractmethod
     async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int, resend: Resend = NEVER) -> None:

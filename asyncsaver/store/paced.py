@@ -46,6 +46,10 @@ class PacedStore(Store):
             "create" if create else "put", lambda: self._store.put(path, data, mode=mode), slots=0 if create else 1
         )
 
+    async def put_pieces(self, path: str, pieces: Sequence[memoryview]) -> ObjectInfo:
+        """As the contract says."""
+        return await self._send("put", lambda: self._store.put_pieces(path, pieces), slots=1)
+
     async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int, resend: Resend = NEVER) -> None:
         """As the contract says; every part is a request of its own."""
         current_meter().requests["put_parts"] += 1

@@ -208,6 +208,10 @@ class RetryingStore(Store):
             return await self._store.put(path, data, mode="create")
         return await self._retries.run(f"put {path}", lambda: self._store.put(path, data))
 
+    async def put_pieces(self, path: str, pieces: Sequence[memoryview]) -> ObjectInfo:
+        """As the contract says; retried."""
+        return await self._retries.run(f"put {path}", lambda: self._store.put_pieces(path, pieces))
+
     async def put_parts(self, path: str, parts: AsyncIterable[Part], *, size: int, resend: Resend = NEVER) -> None:
         """As the contract says; what may be sent again, is.
 

@@ -101,6 +101,13 @@ class ObjectTests:
         assert (await store.get("object.bin")).data == expected
         assert memoryview(body).tobytes() == expected, "put changed the caller's buffer"
 
+    async def test_pieces_are_written_as_one_object(self, store: Store) -> None:
+        pieces = [memoryview(b"head"), memoryview(bytearray(300_000)), memoryview(b"tail")]
+        await store.put("object.bin", b"what was there")
+        written = await store.put_pieces("object.bin", pieces)
+        assert (written.path, written.size) == ("object.bin", 300_008)
+        assert (await store.get("object.bin")).data == b"".join(pieces)
+
     async def test_a_buffer_is_free_once_put_has_returned(self, store: Store) -> None:
         body = bytearray(b"before")
         await store.put("object.bin", body)

@@ -22,7 +22,7 @@ from asyncsaver.errors import (
     PreconditionFailedError,
     StoreError,
 )
-from asyncsaver.store.buffers import plain_bytes
+from asyncsaver.store.buffers import pieces_of, plain_bytes
 from asyncsaver.store.contract import Blob, Buffer, Capabilities, Listing, ObjectInfo, Part, PutMode, Store
 from asyncsaver.store.paths import check_path
 from asyncsaver.store.resend import NEVER, Resend, until_sent
@@ -75,6 +75,9 @@ class Condition:
 
 
 ALWAYS = Condition()
+
+Pieces = Sequence[memoryview]
+"""The content of an object or of a part as it lies in memory: flat bytes in order, in at least one piece."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +134,8 @@ class CloudStore(Store):
         """Name a foreign error. A write that was refused for its condition is a `PreconditionFailedError`."""
 
     @abstractmethod
-    async def _write(self, key: str, data: memoryview, condition: Condition) -> str | None:
-        """Write one object, given as flat bytes, in one request and give its etag."""
+    async def _write(self, key: str, pieces: Pieces, condition: Condition) -> str | None:
+        """Write one object, given as the flat bytes of its pieces, in one request and give its etag."""
 
     @abstractmethod
     async def _write_parts(self, path: str, key: str, parts: AsyncIterable[Part], size: int, resend: Resend) -> None:
@@ -164,18 +167,24 @@ class CloudStore(Store):
         key = await self._ready(path)
         try:
             with self._translated(path):
-                etag = await self._write(key, plain_bytes(data), Condition(absent=mode == "create"))
+                etag = await self._write(key, [plain_bytes(data)], Condition(absent=mode == "create"))
         except PreconditionFailedError as refused:
             if mode != "create":
                 raise
             raise ObjectExistsError(f"{self._name(path)} exists already", path=path) from refused.__cause__
         return ObjectInfo(path, memoryview(data).nbytes, etag)
 
+    async def put_pieces(self, path: str, pieces: Pieces) -> ObjectInfo:
+        key = await self._ready(path)
+        with self._translated(path):
+            etag = await self._write(key, pieces, ALWAYS)
+        return ObjectInfo(path, sum(map(len, pieces)), etag)
+
     async def replace_if(self, path: str, data: Buffer, etag: str) -> ObjectInfo:
         key = await self._ready(path)
         try:
             with self._translated(path):
-                new_etag = await self._write(key, plain_bytes(data), Condition(etag=etag))
+                new_etag = await self._write(key, [plain_bytes(data)], Condition(etag=etag))
         except ObjectNotFoundError as gone:
             raise PreconditionFailedError(f"{self._name(path)} is gone", path=path) from gone.__cause__
         return ObjectInfo(path, memoryview(data).nbytes, new_etag)
@@ -188,13 +197,13 @@ class CloudStore(Store):
         given = [part async for part in parts]
         if len(given) != 1:
             raise self._not_adding_up(path)
-        with given[0] as data:
-            if data.nbytes != size:
+        with pieces_of(given[0]) as pieces:
+            if sum(map(len, pieces)) != size:
                 raise self._not_adding_up(path)
 
             async def write() -> None:
                 with self._translated(path):
-                    await self._write(key, plain_bytes(data), ALWAYS)
+                    await self._write(key, pieces, ALWAYS)
 
             await until_sent(resend.part(1), write)
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from asyncsaver.errors import StoreError
 from asyncsaver.store.resend import Again, until_sent
-from asyncsaver_backends._cloud import UploadGoneError
+from asyncsaver_backends._cloud import Pieces, UploadGoneError
 from asyncsaver_backends._gcs_errors import RefusedError
+from asyncsaver_backends._transfer import cut
 
 if TYPE_CHECKING:
     from asyncsaver_backends.gcs import GcsStore
@@ -49,29 +50,29 @@ class ResumableUpload:
                 self._store._upload_url,
                 params=params,
                 headers=headers,
-                data=memoryview(b""),
+                pieces=(),
                 about_bucket=True,
             ) as answer:
                 self._session = answer.headers["Location"]
 
-    async def send(self, data: memoryview, offset: int, again: Again) -> None:
+    async def send(self, pieces: Pieces, offset: int, again: Again) -> None:
         """Send a part; the server may keep only its beginning, then the rest is sent. After a failure it is asked what it has.
 
         Args:
-            data: of the part.
+            pieces: of the part.
             offset: where it begins in the object.
             again: the tries of the part.
 
         Raises:
             UploadGoneError: the upload has to be begun anew.
         """
-        kept, stop, known = offset, offset + len(data), True
+        kept, stop, known = offset, offset + sum(map(len, pieces)), True
 
         async def step() -> bool:
             nonlocal kept, known
             asking, known = not known, False
             content = f"bytes */{self._size}" if asking else f"bytes {kept}-{stop - 1}/{self._size}"
-            has = await self._advance(content, data[len(data) if asking else kept - offset :])
+            has = await self._advance(content, () if asking else cut(pieces, kept - offset, stop - offset))
             if has is None:
                 if stop < self._size or (asking and not await self._has_landed()):
                     raise UploadGoneError  # it was ended too early
@@ -100,12 +101,12 @@ class ResumableUpload:
             # Nothing of it is visible, and the store forgets it after a week.
             logger.debug("could not cancel an unfinished upload: %s", error)
 
-    async def _advance(self, content_range: str, data: memoryview) -> int | None:
+    async def _advance(self, content_range: str, pieces: Pieces) -> int | None:
         """Send bytes, or none, and return how many the server has from the beginning on; None when the upload is complete."""
         with self._store._translated(self._path):
             try:
                 async with self._store._request(
-                    "PUT", self._session, headers={"Content-Range": content_range}, data=data
+                    "PUT", self._session, headers={"Content-Range": content_range}, pieces=pieces
                 ) as answer:
                     await answer.read()
                     if answer.status != INCOMPLETE:

@@ -16,7 +16,7 @@ from asyncsaver_backends._cloud import parse_root
 from asyncsaver_backends._obstore_azure_options import AzureOptions, azure_options
 from asyncsaver_backends._obstore_clients import Clients, http_options
 from asyncsaver_backends._obstore_resend import retry_config
-from asyncsaver_backends._obstore_store import CONCURRENCY, PART_BYTES, ObstoreStore
+from asyncsaver_backends._obstore_store import CONCURRENCY, PART_BYTES, PUT_BYTES, ObstoreStore
 
 if TYPE_CHECKING:
     from obstore.store import AzureConfig, AzureCredential, ClientConfig
@@ -30,6 +30,7 @@ CAPABILITIES = Capabilities(
     part_bytes=PART_BYTES,
     concurrency=CONCURRENCY,
     scattered=True,
+    put_bytes=PUT_BYTES,
 )
 
 

@@ -10,21 +10,22 @@ Data goes through obstore, which speaks the XML API. gcsfs finds the credentials
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from obstore.exceptions import BaseError
 from obstore.store import GCSStore as GcsClient
 
-from asyncsaver.errors import RootNotFoundError, StoreError, UnsupportedStoreError
+from asyncsaver.errors import StoreError, UnsupportedStoreError
 from asyncsaver.store.contract import Capabilities, Listing
 from asyncsaver_backends._cloud import parse_root
 from asyncsaver_backends._obstore_clients import Clients, http_options
 from asyncsaver_backends._obstore_gcs_options import GcsOptions, gcs_options
 from asyncsaver_backends._obstore_gcs_uploads import abort_upload, unfinished_uploads
 from asyncsaver_backends._obstore_resend import retry_config
-from asyncsaver_backends._obstore_store import CONCURRENCY, PART_BYTES, ObstoreStore
+from asyncsaver_backends._obstore_store import CONCURRENCY, PART_BYTES, PUT_BYTES, ObstoreStore
+from asyncsaver_backends._unfinished import PurgingStore, Upload
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta, PutResult, UpdateVersion
@@ -44,10 +45,11 @@ CAPABILITIES = Capabilities(
     part_bytes=PART_BYTES,
     concurrency=CONCURRENCY,
     scattered=True,
+    put_bytes=PUT_BYTES,
 )
 
 
-class ObstoreGcsStore(ObstoreStore):
+class ObstoreGcsStore(PurgingStore, ObstoreStore):
     """A prefix of a Google Cloud Storage bucket. Etags are generations.
 
     Args:
@@ -112,39 +114,17 @@ class ObstoreGcsStore(ObstoreStore):
     async def _discard(self, path: str, key: str) -> None:
         """As the base says. obstore does not tell which upload is ours; no two writers of checkpoints write one key."""
         try:
-            for upload in await unfinished_uploads(self._gcsfs, key):
+            for upload in await self._unfinished(key):
                 if upload.key == key:
-                    await abort_upload(self._gcsfs, path, upload)
+                    await self._abort(path, key, upload.upload_id)
         except StoreError as error:
             logger.warning("could not abort an unfinished upload: %s", error)
 
-    async def purge(
-        self,
-        older_than: timedelta,
-        *,
-        spare: Collection[str] = (),
-        vacant: Callable[[str], bool] | None = None,  # noqa: ARG002 - a bucket has no folders
-    ) -> int:
-        """As the contract says: unfinished multipart uploads, which are billed until somebody aborts them.
+    async def _unfinished(self, prefix: str) -> Sequence[Upload]:
+        return await unfinished_uploads(self._gcsfs, prefix)
 
-        Where the server cannot list them, or the user may not, there is nothing to do, and the log says so.
-        """
-        await self._ready()
-        latest = datetime.now(UTC) - older_than
-        spared = tuple(self._key(prefix) for prefix in spare)
-        try:
-            uploads = await unfinished_uploads(self._gcsfs, self._root.prefix)
-        except RootNotFoundError:
-            raise
-        except StoreError as error:
-            if error.retryable:
-                raise
-            logger.warning("unfinished uploads cannot be listed, so they stay: %s", error)
-            return 0
-        found = [upload for upload in uploads if upload.begun <= latest and not upload.key.startswith(spared)]
-        for upload in found:
-            await abort_upload(self._gcsfs, upload.key[len(self._root.prefix) :], upload)
-        return len(found)
+    async def _abort(self, path: str, key: str, upload_id: str) -> None:
+        await abort_upload(self._gcsfs, path, key, upload_id)
 
 
 def _gcsfs_store(url: str, options: Mapping[str, Any]) -> GcsStore:

@@ -7,25 +7,16 @@ https://cloud.google.com/storage/docs/xml-api/get-bucket-uploads
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from asyncsaver.errors import ObjectNotFoundError, StoreError
+from asyncsaver_backends._unfinished import Upload
 
 if TYPE_CHECKING:
     from asyncsaver_backends.gcs import GcsStore
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """One that was begun and is neither completed nor aborted."""
-
-    key: str
-    upload_id: str
-    begun: datetime
 
 
 async def unfinished_uploads(store: GcsStore, prefix: str) -> list[Upload]:
@@ -54,11 +45,11 @@ async def unfinished_uploads(store: GcsStore, prefix: str) -> list[Upload]:
         params["upload-id-marker"] = _text(page, "NextUploadIdMarker")
 
 
-async def abort_upload(store: GcsStore, path: str, upload: Upload) -> None:
+async def abort_upload(store: GcsStore, path: str, key: str, upload_id: str) -> None:
     """Abort an upload; one that is over already is fine."""
     with contextlib.suppress(ObjectNotFoundError), store._translated(path):  # noqa: SLF001
-        url = f"{_url(store)}/{quote(upload.key, safe='')}"
-        async with store._request("DELETE", url, params={"uploadId": upload.upload_id}):  # noqa: SLF001
+        url = f"{_url(store)}/{quote(key, safe='')}"
+        async with store._request("DELETE", url, params={"uploadId": upload_id}):  # noqa: SLF001
             pass
 
 

@@ -17,7 +17,7 @@ from obstore.store import S3Store as S3Client
 
 from asyncsaver.errors import StoreError
 from asyncsaver.store.contract import Capabilities
-from asyncsaver_backends._cloud import Condition, parse_root
+from asyncsaver_backends._cloud import Condition, Pieces, parse_root
 from asyncsaver_backends._obstore_aws import Surroundings, configured_options, surroundings
 from asyncsaver_backends._obstore_clients import Clients, http_options
 from asyncsaver_backends._obstore_errors import refuses_checksum
@@ -25,7 +25,7 @@ from asyncsaver_backends._obstore_lending import Feed
 from asyncsaver_backends._obstore_region import aws_endpoint, region_of
 from asyncsaver_backends._obstore_resend import retry_config
 from asyncsaver_backends._obstore_s3_options import S3Options, check_bucket
-from asyncsaver_backends._obstore_store import CONCURRENCY, PART_BYTES, ObstoreStore
+from asyncsaver_backends._obstore_store import CONCURRENCY, PART_BYTES, PUT_BYTES, ObstoreStore
 from asyncsaver_backends._obstore_twin import Twin
 from asyncsaver_backends._obstore_uploads import UnfinishedUploads
 
@@ -53,6 +53,7 @@ CAPABILITIES = Capabilities(
     part_bytes=PART_BYTES,
     concurrency=CONCURRENCY,
     scattered=True,
+    put_bytes=PUT_BYTES,
 )
 
 
@@ -102,15 +103,15 @@ class ObstoreS3Store(ObstoreStore):
         await super()._disconnect()
         await self._twin.close()
 
-    async def _write(self, key: str, data: memoryview, condition: Condition) -> str | None:
+    async def _write(self, key: str, pieces: Pieces, condition: Condition) -> str | None:
         """As its base; once more where the server does not know the checksum: it has then done nothing."""
         clients = self._open_clients
         try:
-            return await super()._write(key, data, condition)
+            return await super()._write(key, pieces, condition)
         except BaseError as error:
             if not await self._gave_up_checksum(clients, error):
                 raise
-        return await super()._write(key, data, condition)
+        return await super()._write(key, pieces, condition)
 
     async def _send_parts(self, key: str, feed: Feed, resend_seconds: float) -> None:
         """As its base; where the server does not know the checksum, the upload is begun once more."""

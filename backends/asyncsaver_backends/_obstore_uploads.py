@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from asyncsaver.errors import StoreError
 from asyncsaver_backends._obstore_twin import Twin
@@ -40,8 +40,9 @@ class UnfinishedUploads:
             return
         try:
             await store._ready()  # noqa: SLF001 - the same package, and the same requests
-            for upload_id in await self._of(store, path, key):
-                await store._abort(path, key, upload_id)  # noqa: SLF001
+            for upload in await store._unfinished(key):  # noqa: SLF001
+                if upload.key == key:
+                    await store._abort(path, key, upload.upload_id)  # noqa: SLF001
         except StoreError as error:
             logger.warning("could not look for an unfinished upload: %s", error)
 
@@ -49,17 +50,6 @@ class UnfinishedUploads:
         """As `Store.purge`; without s3fs nothing is removed, and the log says so."""
         store = await self._connected()
         return 0 if store is None else await store.purge(older_than, spare=spare)
-
-    async def _of(self, store: S3Store, path: str, key: str) -> list[str]:
-        arguments: dict[str, Any] = {"Prefix": key}
-        found: list[str] = []
-        while True:
-            with store._translated(path):  # noqa: SLF001
-                answer = await store._call("list_multipart_uploads", **arguments)  # noqa: SLF001
-            found += [upload["UploadId"] for upload in answer.get("Uploads", ()) if upload["Key"] == key]
-            if not answer.get("IsTruncated"):
-                return found
-            arguments |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
 
     async def _connected(self) -> S3Store | None:
         store = await self._twin.store()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 from asyncsaver.aio.tasks import raise_first
-from asyncsaver.store.buffers import plain_bytes
+from asyncsaver.store.buffers import pieces_of
 from asyncsaver.store.contract import Part
 
 T = TypeVar("T")
@@ -27,31 +27,32 @@ class SlicedBody:
     request was cancelled, when the caller's buffer is free for other use. To botocore it is a seekable file.
 
     Args:
-        data: flat bytes.
+        pieces: flat bytes, in order.
 
     Attributes:
         on_slice: called as each slice is asked for.
     """
 
-    def __init__(self, data: memoryview) -> None:
+    def __init__(self, pieces: Sequence[memoryview]) -> None:
         self.on_slice: Callable[[], None] | None = None
-        self._view = data
+        self._pieces = pieces
+        self._size = sum(map(len, pieces))
         self._position = 0
 
     def __len__(self) -> int:
-        return len(self._view)
+        return self._size
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Give the slices, always from the start: a redirected request is sent again."""
-        for start in range(0, len(self._view), SLICE_BYTES):
+        for start in range(0, self._size, SLICE_BYTES):
             if self.on_slice is not None:
                 self.on_slice()
-            yield bytes(self._view[start : start + SLICE_BYTES])
+            yield b"".join(cut(self._pieces, start, start + SLICE_BYTES))
 
     def read(self, size: int = -1) -> bytes:
         """Read like a file; used where the user's configuration asks for signed payloads."""
-        stop = len(self._view) if size < 0 else self._position + size
-        data = bytes(self._view[self._position : stop])
+        stop = self._size if size < 0 else self._position + size
+        data = b"".join(cut(self._pieces, self._position, stop))
         self._position += len(data)
         return data
 
@@ -61,14 +62,25 @@ class SlicedBody:
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Set where the next `read` starts, in bytes."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: len(self._view)}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         self._position = base + offset
         return self._position
 
 
-def request_body(data: memoryview) -> bytes | SlicedBody:
+def cut(pieces: Sequence[memoryview], start: int, stop: int) -> list[memoryview]:
+    """The bytes from ``start`` to ``stop`` of what the pieces make up; nothing is copied."""
+    found, begins = [], 0
+    for piece in pieces:
+        ends = begins + len(piece)
+        if begins < stop and ends > start:
+            found.append(piece[max(0, start - begins) : stop - begins])
+        begins = ends
+    return found
+
+
+def request_body(pieces: Sequence[memoryview]) -> bytes | SlicedBody:
     """What to give to an HTTP client for flat bytes: a copy of a few, slices of many."""
-    return SlicedBody(data) if len(data) > SLICE_BYTES else bytes(data)
+    return SlicedBody(pieces) if sum(map(len, pieces)) > SLICE_BYTES else b"".join(pieces)
 
 
 @asynccontextmanager
@@ -98,21 +110,21 @@ async def while_it_moves(body: bytes | SlicedBody, read_timeout: float | None) -
 
 
 async def upload_each(
-    parts: AsyncIterable[Part], upload: Callable[[int, memoryview], Awaitable[T]]
+    parts: AsyncIterable[Part], upload: Callable[[int, Sequence[memoryview]], Awaitable[T]]
 ) -> tuple[list[T], int]:
     """Enter every part as it is given and upload it, side by side; when one fails, cancel the others.
 
     Args:
         parts: the parts of one object.
-        upload: takes a part's number, from 1 on, and its bytes, flat.
+        upload: takes a part's number, from 1 on, and its pieces.
 
     Returns:
         What ``upload`` returned, in the order of the parts, and the sum of their sizes in bytes.
     """
 
     async def run(number: int, part: Part) -> tuple[T, int]:
-        with part as buffer:
-            return await upload(number, plain_bytes(buffer)), memoryview(buffer).nbytes
+        with pieces_of(part) as pieces:
+            return await upload(number, pieces), sum(map(len, pieces))
 
     tasks: list[asyncio.Task[tuple[T, int]]] = []
     try:

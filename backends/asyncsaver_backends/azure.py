@@ -22,7 +22,7 @@ from asyncsaver.errors import AccessDeniedError, ObjectNotFoundError, StoreError
 from asyncsaver.store.contract import Capabilities, ObjectInfo, Part, Store
 from asyncsaver.store.resend import Resend, until_sent
 from asyncsaver_backends import _azure_errors
-from asyncsaver_backends._cloud import CloudStore, Condition, Page, parse_root
+from asyncsaver_backends._cloud import CloudStore, Condition, Page, Pieces, parse_root
 from asyncsaver_backends._transfer import request_body, upload_each, while_it_moves
 
 PART_BYTES = 16 * 2**20
@@ -36,6 +36,8 @@ CAPABILITIES = Capabilities(
     max_object_bytes=50_000 * PART_BYTES,  # Azure takes fifty thousand blocks
     part_bytes=PART_BYTES,
     concurrency=CONCURRENCY,
+    scattered=True,
+    put_bytes=2 * PART_BYTES,  # a tensor as large as a part, with its header, is one request
 )
 
 
@@ -108,12 +110,12 @@ class AzureStore(CloudStore):
     def _translate(self, error: Exception, path: str) -> StoreError:
         return _azure_errors.translate(error, name=self._name(path), path=path, address=self._address)
 
-    async def _write(self, key: str, data: memoryview, condition: Condition) -> str | None:
+    async def _write(self, key: str, pieces: Pieces, condition: Condition) -> str | None:
         arguments: dict[str, object] = {}
         if condition.etag is not None:
             arguments = {"etag": condition.etag, "match_condition": MatchConditions.IfNotModified}
         blob = self._container.get_blob_client(key)
-        body = request_body(data)
+        body = request_body(pieces)
         if isinstance(body, bytes):
             async with while_it_moves(body, self._read_timeout):
                 written = await blob.upload_blob(body, overwrite=not condition.absent, **arguments)
@@ -122,7 +124,7 @@ class AzureStore(CloudStore):
             # block they go in slices, and committing the one block is as atomic, and as conditional.
             block = uuid.uuid4().hex
             async with while_it_moves(body, self._read_timeout):
-                await blob.stage_block(block, body, length=len(data))
+                await blob.stage_block(block, body, length=len(body))
             if condition.absent:
                 arguments = {"match_condition": MatchConditions.IfMissing}
             written = await blob.commit_block_list([BlobBlock(block_id=block)], **arguments)
@@ -133,14 +135,14 @@ class AzureStore(CloudStore):
         blob = self._container.get_blob_client(key)
         attempt = uuid.uuid4().hex  # so that two writers of one blob never mix their blocks
 
-        async def stage(number: int, data: memoryview) -> BlobBlock:
+        async def stage(number: int, pieces: Pieces) -> BlobBlock:
             block = f"{attempt}{number:06d}"
 
             async def send() -> None:
-                body = request_body(data)
+                body = request_body(pieces)
                 with self._translated(path):
                     async with while_it_moves(body, self._read_timeout):
-                        await blob.stage_block(block, body, length=len(data))
+                        await blob.stage_block(block, body, length=len(body))
 
             await until_sent(resend.part(number), send)
             return BlobBlock(block_id=block)

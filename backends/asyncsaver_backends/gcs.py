@@ -25,11 +25,11 @@ from yarl import URL
 from asyncsaver.aio.completion import to_completion
 from asyncsaver.aio.tasks import run_all
 from asyncsaver.errors import AccessDeniedError, ObjectNotFoundError, StoreError
-from asyncsaver.store.buffers import plain_bytes
+from asyncsaver.store.buffers import pieces_of
 from asyncsaver.store.contract import Capabilities, ObjectInfo, Part, Store
 from asyncsaver.store.resend import Resend, until_sent
 from asyncsaver_backends import _gcs_errors
-from asyncsaver_backends._cloud import CloudStore, Condition, Page, UploadGoneError, parse_root
+from asyncsaver_backends._cloud import CloudStore, Condition, Page, Pieces, UploadGoneError, parse_root
 from asyncsaver_backends._gcs_upload import INCOMPLETE, ResumableUpload
 from asyncsaver_backends._transfer import SlicedBody, request_body, while_it_moves
 
@@ -43,6 +43,8 @@ CAPABILITIES = Capabilities(
     part_bytes=16 * 2**20,
     concurrency=CONCURRENCY,
     sequential=True,
+    scattered=True,
+    put_bytes=32 * 2**20,  # a tensor as large as a part, with its header, is one request
 )
 CANCELLED = 499  # a resumable upload was deleted, as asked
 SOCK_READ = 60.0
@@ -128,7 +130,7 @@ class GcsStore(CloudStore):
         *,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-        data: memoryview | None = None,
+        pieces: Pieces | None = None,
         frame: tuple[bytes, bytes] = (b"", b""),
         about_bucket: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -139,29 +141,29 @@ class GcsStore(CloudStore):
             url: without the query.
             params: the query.
             headers: besides what authorises and describes the body.
-            data: the body.
-            frame: what stands before and after ``data`` in the body.
+            pieces: the body.
+            frame: what stands before and after them in the body.
             about_bucket: a 404 means that there is no bucket.
 
         Raises:
             RefusedError: the status is neither a success nor "go on".
         """
         fs = self._fs
-        body = b"" if data is None else request_body(data)
+        body = request_body(pieces or ())
         timeout = fs.requests_timeout or TIMEOUT
         query = urlencode(fs._get_params(dict(params or {})), quote_via=quote)  # noqa: SLF001 - adds who pays
         request = fs.session.request(
             method,
             URL(f"{url}?{query}" if query else url, encoded=True),
             headers=await self._headers(
-                headers or {}, 0 if data is None else len(data) + len(frame[0]) + len(frame[1])
+                headers or {}, 0 if pieces is None else len(body) + len(frame[0]) + len(frame[1])
             ),
-            data=None if data is None else _framed(body, frame),
+            data=None if pieces is None else _framed(body, frame),
             timeout=timeout,
             allow_redirects=False,
         )
         # Reading an answer has aiohttp's own timeout between bytes.
-        patience = None if data is None else getattr(timeout, "sock_read", None) or SOCK_READ
+        patience = None if pieces is None else getattr(timeout, "sock_read", None) or SOCK_READ
         async with while_it_moves(body, patience), request as answer:
             if answer.status >= 300 and answer.status not in {INCOMPLETE, CANCELLED}:
                 reason = (await answer.read())[:1000].decode(errors="replace")
@@ -175,7 +177,7 @@ class GcsStore(CloudStore):
         authorised: dict[str, str] = await self._threads.run(self._fs._get_headers, wanted)  # noqa: SLF001 - may fetch a token
         return authorised
 
-    async def _write(self, key: str, data: memoryview, condition: Condition) -> str | None:
+    async def _write(self, key: str, pieces: Pieces, condition: Condition) -> str | None:
         boundary = uuid.uuid4().hex
         described = json.dumps({"name": key})
         head = (
@@ -192,7 +194,7 @@ class GcsStore(CloudStore):
             self._upload_url,
             params=params,
             headers={"Content-Type": f"multipart/related; boundary={boundary}"},
-            data=data,
+            pieces=pieces,
             frame=(head.encode(), f"\r\n--{boundary}--\r\n".encode()),
             about_bucket=True,
         ) as answer:
@@ -207,16 +209,16 @@ class GcsStore(CloudStore):
             given = aiter(parts)
             async for part in given:
                 number += 1
-                with part as buffer:
-                    data = plain_bytes(buffer)
-                    last = offset + len(data) == size
+                with pieces_of(part) as pieces:
+                    stop = offset + sum(map(len, pieces))
+                    last = stop == size
                     # The upload is complete with its last byte: what follows has to be known before it is sent.
                     if last and await anext(given, None) is not None:
                         raise self._not_adding_up(path)
-                    if not last and (offset + len(data) > size or len(data) != self.capabilities.part_bytes):
+                    if not last and (stop > size or stop - offset != self.capabilities.part_bytes):
                         raise self._not_adding_up(path)
-                    await upload.send(data, offset, resend.part(number))
-                    offset += len(data)
+                    await upload.send(pieces, offset, resend.part(number))
+                    offset = stop
             if offset != size:
                 raise self._not_adding_up(path)
             completed = True

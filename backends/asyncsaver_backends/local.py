@@ -148,6 +148,11 @@ class LocalStore(Store):
         if self._direct is not None:
             await self._change(path, draft.go_direct, self._direct, size)
 
+    async def put_pieces(self, path: str, pieces: Sequence[memoryview]) -> ObjectInfo:
+        """As the contract says; what is put is small, and copied together."""
+        self._check_open()
+        return await self.put(path, await self._threads.run(b"".join, pieces))
+
     async def put_parts(
         self,
         path: str,

@@ -11,9 +11,8 @@ import asyncio
 import base64
 import logging
 import zlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiobotocore.session
@@ -24,12 +23,13 @@ from fsspec import AbstractFileSystem
 
 from asyncsaver.aio.completion import to_completion
 from asyncsaver.aio.tasks import run_all
-from asyncsaver.errors import ObjectNotFoundError, RootNotFoundError, StoreError
+from asyncsaver.errors import ObjectNotFoundError, StoreError
 from asyncsaver.store.contract import Capabilities, ObjectInfo, Part, Store
 from asyncsaver.store.resend import Resend, until_sent
 from asyncsaver_backends import _s3_errors
-from asyncsaver_backends._cloud import CloudStore, Condition, Page, Root, UploadGoneError, merged, parse_root
+from asyncsaver_backends._cloud import Condition, Page, Pieces, Root, UploadGoneError, merged, parse_root
 from asyncsaver_backends._transfer import SLICE_BYTES, request_body, upload_each, while_it_moves
+from asyncsaver_backends._unfinished import PurgingStore, Upload
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ CAPABILITIES = Capabilities(
     max_object_bytes=10_000 * PART_BYTES,  # S3 takes ten thousand parts
     part_bytes=PART_BYTES,
     concurrency=CONCURRENCY,
+    scattered=True,
+    put_bytes=2 * PART_BYTES,  # a tensor as large as a part, with its header, is one request
 )
 
 
@@ -64,7 +66,7 @@ def open_store(url: str, *, storage_options: Mapping[str, object], filesystem: A
     return S3Store(url, storage_options=storage_options, filesystem=filesystem)
 
 
-class S3Store(CloudStore):
+class S3Store(PurgingStore):
     """A prefix of an S3 bucket.
 
     Args:
@@ -124,26 +126,26 @@ class S3Store(CloudStore):
         arguments = self._fs._get_s3_method_kwargs(method, Bucket=self._root.bucket, **arguments)  # noqa: SLF001
         return await method(**arguments)
 
-    async def _send(self, operation: str, data: memoryview, **arguments: object) -> Any:
-        body = request_body(data)
+    async def _send(self, operation: str, pieces: Pieces, **arguments: object) -> Any:
+        body = request_body(pieces)
         async with while_it_moves(body, self._fs._s3.meta.config.read_timeout):  # noqa: SLF001 - as the user set it
             return await self._call(operation, Body=body, **arguments)
 
-    async def _checksum(self, data: memoryview) -> dict[str, str]:
+    async def _checksum(self, pieces: Pieces) -> dict[str, str]:
         """The CRC32 that S3 compares with what arrives, computed away from the event loop; botocore would block it."""
         if not self._checksums:
             return {}
-        small = len(data) <= SLICE_BYTES
-        crc = zlib.crc32(data) if small else await self._threads.run(zlib.crc32, data)
+        small = sum(map(len, pieces)) <= SLICE_BYTES
+        crc = _crc32(pieces) if small else await self._threads.run(_crc32, pieces)
         return {"ChecksumCRC32": base64.b64encode(crc.to_bytes(4, "big")).decode()}
 
-    async def _write(self, key: str, data: memoryview, condition: Condition) -> str | None:
-        arguments: dict[str, object] = dict(await self._checksum(data))
+    async def _write(self, key: str, pieces: Pieces, condition: Condition) -> str | None:
+        arguments: dict[str, object] = dict(await self._checksum(pieces))
         if condition.absent:
             arguments["IfNoneMatch"] = "*"
         if condition.etag is not None:
             arguments["IfMatch"] = condition.etag
-        answer = await self._send("put_object", data, Key=key, **arguments)
+        answer = await self._send("put_object", pieces, Key=key, **arguments)
         etag: str | None = answer.get("ETag")
         return etag
 
@@ -156,13 +158,13 @@ class S3Store(CloudStore):
                 answer = await self._call("create_multipart_upload", Key=key, **algorithm)
             upload_ids.append(answer["UploadId"])
 
-        async def upload(number: int, data: memoryview) -> dict[str, object]:
-            checksum = await self._checksum(data)
+        async def upload(number: int, pieces: Pieces) -> dict[str, object]:
+            checksum = await self._checksum(pieces)
 
             async def send() -> str:
                 with self._translated_in_upload(path):
                     answer = await self._send(
-                        "upload_part", data, Key=key, UploadId=upload_ids[0], PartNumber=number, **checksum
+                        "upload_part", pieces, Key=key, UploadId=upload_ids[0], PartNumber=number, **checksum
                     )
                 etag: str = answer["ETag"]
                 return etag
@@ -259,48 +261,19 @@ class S3Store(CloudStore):
                 return
             arguments["ContinuationToken"] = answer["NextContinuationToken"]
 
-    async def purge(
-        self,
-        older_than: timedelta,
-        *,
-        spare: Collection[str] = (),
-        vacant: Callable[[str], bool] | None = None,  # noqa: ARG002 - a bucket has no folders
-    ) -> int:
-        """As the contract says: unfinished multipart uploads, which are billed until somebody aborts them.
-
-        Where the server cannot list them, or the user may not, there is nothing to do, and the log says so.
-        """
-        await self._ready()
-        try:
-            found = await self._unfinished(older_than, spare)
-        except RootNotFoundError:
-            raise
-        except StoreError as error:
-            if error.retryable:
-                raise
-            logger.warning("unfinished uploads cannot be listed, so they stay: %s", error)
-            return 0
-        for key, upload_id in found:
-            await self._abort(key[len(self._root.prefix) :], key, upload_id)
-        return len(found)
-
-    async def _unfinished(self, older_than: timedelta, spare: Collection[str]) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = []
-        arguments: dict[str, object] = {"Prefix": self._root.prefix}
-        latest = datetime.now(UTC) - older_than
-        spared = tuple(self._key(prefix) for prefix in spare)
+    async def _unfinished(self, prefix: str) -> Sequence[Upload]:
+        found: list[Upload] = []
+        arguments: dict[str, object] = {"Prefix": prefix}
         with self._translated(""):
             while True:
                 answer = await self._call("list_multipart_uploads", **arguments)
                 found += [
-                    (upload["Key"], upload["UploadId"])
+                    Upload(upload["Key"], upload["UploadId"], upload.get("Initiated"))
                     for upload in answer.get("Uploads", ())
-                    if upload["Initiated"] <= latest and not upload["Key"].startswith(spared)
                 ]
                 if not answer.get("IsTruncated"):
-                    break
+                    return found
                 arguments |= {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer["NextUploadIdMarker"]}
-        return found
 
     async def _remove(self, paths: Sequence[str]) -> Mapping[str, StoreError]:
         failed: dict[str, StoreError] = {}
@@ -363,6 +336,13 @@ def _filesystem(options: Mapping[str, Any], twin_of: Any) -> Any:
     if twin_of is None:
         return s3fs.S3FileSystem(**{**options, **ours})
     return type(twin_of)(*twin_of.storage_args, **{**options, **ours})
+
+
+def _crc32(pieces: Pieces) -> int:
+    crc = 0
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+    return crc
 
 
 def _warm_session(arguments: Mapping[str, Any]) -> Any:

@@ -22,6 +22,8 @@ from asyncsaver.store import Part, Store
 from asyncsaver.testing import StoreContract
 from asyncsaver_backends.azure import AzureStore, open_store
 
+from .refused import Refusal, assert_named
+
 KEY = base64.b64encode(b"not the key of that account").decode()
 
 pytestmark = pytest.mark.server
@@ -134,20 +136,15 @@ async def canned_store(canned_server: Any) -> AsyncIterator[AzureStore]:
     ids=lambda case: case[1],
 )
 async def test_refusals_are_named_once_and_tell_no_secret(
-    canned_server: Any, canned_store: AzureStore, case: tuple[int, str, type[StoreError], bool]
+    canned_server: Any, canned_store: AzureStore, case: Refusal
 ) -> None:
     status, code, kind, retryable = case
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{KEY}</Message></Error>"
     canned_server.answer = lambda _: web.Response(
         status=status, text=body, content_type="application/xml", headers={"x-ms-error-code": code}
     )
-    with pytest.raises(StoreError) as caught:
-        await canned_store.replace_if("object.bin", b"content", '"etag"')
-    error = caught.value
-    assert type(error) is kind
-    assert error.retryable is retryable
-    assert error.path == "object.bin"
-    assert len(canned_server.requests) == 1
+    write = canned_store.replace_if("object.bin", b"content", '"etag"')
+    error = await assert_named(canned_server, write, kind, retryable=retryable)
     assert KEY not in str(error)
 
 

@@ -23,6 +23,8 @@ from asyncsaver.store import Part, Store
 from asyncsaver.testing import StoreContract
 from asyncsaver_backends.gcs import GcsStore, open_store
 
+from .refused import assert_named
+
 TOKEN = "ya29.secret-token"
 
 pytestmark = pytest.mark.server
@@ -114,12 +116,8 @@ async def test_refusals_are_named_once_and_tell_no_secret(
     canned_server: Any, canned_store: GcsStore, status: int, kind: type[StoreError], retryable: bool
 ) -> None:
     canned_server.answer = lambda _: _error(status)
-    with pytest.raises(StoreError) as caught:
-        await canned_store.replace_if("object.bin", b"content", "7")
-    error = caught.value
-    assert type(error) is kind
-    assert error.retryable is retryable
-    assert len(canned_server.requests) == 1
+    write = canned_store.replace_if("object.bin", b"content", "7")
+    error = await assert_named(canned_server, write, kind, retryable=retryable)
     assert TOKEN not in str(error)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -20,8 +19,10 @@ from asyncsaver.errors import (
     StoreError,
     StoreTimeoutError,
 )
-from asyncsaver.store import Part
 from asyncsaver_backends.obstore import ObstoreGcsStore
+
+from .parts import parts_of
+from .refused import Refusal, assert_named
 
 TOKEN = "ya29.secret-token"
 
@@ -56,17 +57,12 @@ def _error(status: int, code: str) -> web.Response:
 
 @pytest.mark.parametrize("case", REFUSALS, ids=lambda case: case[1])
 async def test_refusals_are_named_once_and_tell_no_secret(
-    canned_server: Any, canned_store: ObstoreGcsStore, case: tuple[int, str, type[StoreError], bool]
+    canned_server: Any, canned_store: ObstoreGcsStore, case: Refusal
 ) -> None:
     status, code, kind, retryable = case
     canned_server.answer = lambda _: _error(status, code)
-    with pytest.raises(StoreError) as caught:
-        await canned_store.put("object.bin", b"content", mode="create")
-    error = caught.value
-    assert type(error) is kind
-    assert error.retryable is retryable
-    assert error.path == "object.bin"
-    assert len(canned_server.requests) == 1
+    write = canned_store.put("object.bin", b"content", mode="create")
+    error = await assert_named(canned_server, write, kind, retryable=retryable)
     shown = repr(canned_store), repr(canned_store._options), repr(canned_store._clients), str(error)
     assert TOKEN not in "".join(shown)
 
@@ -119,13 +115,9 @@ async def test_an_upload_cancelled_while_the_store_creates_it_is_aborted(
             return web.Response(status=204)
         return _uploads(*created)
 
-    async def parts(size: int) -> AsyncIterator[Part]:
-        for _ in range(2):
-            yield nullcontext(memoryview(bytes(size)))
-
     canned_server.answer = answer
     part = canned_store.capabilities.part_bytes
-    task = asyncio.create_task(canned_store.put_parts("large.bin", parts(part), size=2 * part))
+    task = asyncio.create_task(canned_store.put_parts("large.bin", parts_of(2, part), size=2 * part))
     await asked.wait()
     task.cancel()
     cancelled.set()

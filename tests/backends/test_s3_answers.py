@@ -25,6 +25,8 @@ from asyncsaver.store import Store
 from asyncsaver_backends.obstore import ObstoreS3Store
 from asyncsaver_backends.s3 import S3Store
 
+from .refused import Refusal, assert_named
+
 ENGINES = {"s3fs": S3Store, "obstore": ObstoreS3Store}
 AWS_KEYS = {"key": "AKIAWRONGKEYID", "secret": "wrong-secret-value", "token": "wrong-session-token"}
 
@@ -78,17 +80,12 @@ OF_ONE_ENGINE = [
     ids=lambda value: value if isinstance(value, str) else value[1],
 )
 async def test_refusals_are_named_once_and_tell_no_secret(
-    canned_server: Any, canned_store: Store, case: tuple[int, str, type[StoreError], bool]
+    canned_server: Any, canned_store: Store, case: Refusal
 ) -> None:
     status, code, kind, retryable = case
     canned_server.answer = lambda _: _error(status, code)
-    with pytest.raises(StoreError) as caught:
-        await canned_store.put("object.bin", b"content", mode="create")
-    error = caught.value
-    assert type(error) is kind
-    assert error.retryable is retryable
-    assert error.path == "object.bin"
-    assert len(canned_server.requests) == 1
+    write = canned_store.put("object.bin", b"content", mode="create")
+    error = await assert_named(canned_server, write, kind, retryable=retryable)
     for secret in AWS_KEYS.values():
         assert secret not in str(error)
 

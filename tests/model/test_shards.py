@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncsaver.model.shards import plan_shards
+from asyncsaver.model.shards import plan_shards, spread
 
 
 @dataclass(frozen=True)
@@ -80,3 +80,20 @@ def test_a_header_too_long_for_safetensors_is_not_made() -> None:
 
 def test_nothing_takes_no_shard() -> None:
     assert plan_shards([], 100) == []
+
+
+@given(st.integers(0, 10**13), st.integers(1, 10**9))
+def test_no_shard_grows_beyond_what_the_user_allows(nbytes: int, shard_bytes: int) -> None:
+    assert 1 <= spread(nbytes, shard_bytes, part_bytes=2**24, most=128) <= shard_bytes
+
+
+def test_shards_are_single_requests_until_there_would_be_too_many() -> None:
+    part, allowed = 2**24, 256 * 2**20
+
+    def size(nbytes: int) -> int:
+        return spread(nbytes, allowed, part_bytes=part, most=128)
+
+    assert size(0) == size(10) == size(128 * part) == part
+    assert size(128 * part + 1) == 4 * part
+    assert size(128 * 8 * part) == 8 * part
+    assert size(2**40) == allowed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from asyncsaver.errors import StoreTimeoutError, UnsupportedStoreError
 from asyncsaver.store import Capabilities
 
-from ..doubles.scripted import Fail, always, at  # noqa: TID252 - no name to import by
+from ..doubles.scripted import Fail, Hold, always, at  # noqa: TID252 - no name to import by
 from ..doubles.world import World, number_of, state_of, timed_out  # noqa: TID252
 
 WEAK = Capabilities(exclusive_create=False, compare_and_swap=False)
@@ -29,6 +30,26 @@ async def test_a_save_in_the_steady_state() -> None:
     )
     counts = Counter(call.operation for call in store.calls)
     assert counts == {"put": 5, "create": 1, "replace_if": 1, "list": 2}
+
+
+@pytest.mark.parametrize("parts", [False, True])
+async def test_nothing_is_put_before_it_is_known_that_the_step_is_free(parts: bool) -> None:
+    world = World()
+    look = Hold()
+    capabilities = Capabilities(True, True, part_bytes=8) if parts else None
+    store = world.store(at("list", "ckpt-00000001/", look), capabilities=capabilities)
+    async with world.saver(store) as saver:
+        task = asyncio.create_task(saver.save(state_of(1), step=1))
+        await look.reached.wait()
+        while not parts and not saver._root.budget.used:  # noqa: ASYNC110 - the first shards are being prepared
+            await asyncio.sleep(0)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        asked = [call.path for call in store.calls if "safetensors" in call.path]
+        look.release.set()
+        await task
+    assert asked == []
+    assert await world.numbers() == {"ckpt-00000001": 1}
 
 
 async def test_pruning_one_checkpoint() -> None:
