@@ -49,6 +49,10 @@ format: $(VENV)/.dev ## Fix what the linter can fix, and format
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
+.PHONY: proto
+proto: $(VENV)/.dev ## Generate the code of the messages in asyncsaver/proto
+	$(BIN)/protoc --proto_path=. --python_out=. --pyi_out=. asyncsaver/proto/*.proto
+
 .PHONY: coverage
 coverage: $(VENV)/.dev ## Run the tests with coverage; the report is htmlcov/index.html
 	$(BIN)/python -m pytest -q -n auto --cov --cov-report=term:skip-covered --cov-report=html $(ARGS)

@@ -1,0 +1,1 @@
+"""Messages as they stand on storage, and the code that protoc has made of them (`make proto`)."""
