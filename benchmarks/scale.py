@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import report
 import scale_checkpoints
+import scale_manifests
 import scale_parts
 from growth import Figure, table
 from peers.contract import Place
@@ -44,7 +45,8 @@ def main() -> int:
     """Measure and print. Returns the exit status."""
     options = _parse()
     pieces = [report.heading(options.rounds)]
-    for name, measure in (("tensors", tensors), ("ranks", ranks), ("checkpoints", checkpoints)):
+    sections = (("tensors", tensors), ("manifests", manifests), ("ranks", ranks), ("checkpoints", checkpoints))
+    for name, measure in sections:
         if not options.only or name in options.only.split(","):
             pieces += measure(options)
     text = "\n".join(pieces)
@@ -59,7 +61,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--tensors", type=int, nargs="*", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--ranks", type=int, nargs="*", default=[1, 16, 128, 1_024])
     parser.add_argument("--checkpoints", type=int, nargs="*", default=[100, 1_000, 10_000])
-    parser.add_argument("--only", help="tensors, ranks or checkpoints, with commas between them")
+    parser.add_argument("--only", help="tensors, manifests, ranks or checkpoints, with commas between them")
     parser.add_argument("--rounds", type=int, default=3, help="of each measurement (3)")
     parser.add_argument("--folder", type=Path, default=Path.cwd(), help="on the disk that is measured")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds for one measurement (1800)")
@@ -89,6 +91,26 @@ def tensors(options: argparse.Namespace) -> Iterator[str]:
                 figures.append(Figure(labels, (count,), [found[what] for found in rounds], why))
     yield from ("", f"### Tensors of {TENSOR_BYTES} bytes, saved and restored", "")
     yield from table(("where", "who", "what", "tensors"), ("tensor",), figures)
+
+
+def manifests(options: argparse.Namespace) -> Iterator[str]:
+    """Manifests of many tensors and state files of many checkpoints, in both encodings."""
+    counts = {"manifest": options.tensors, "state file": options.checkpoints}
+    for document, kind in scale_manifests.DOCUMENTS.items():
+        figures = []
+        for count in counts[document]:
+            _say(f"{document} of {count:,} {kind}s in JSON and in protobuf")
+
+            def turn(_: Place, count: int = count, document: str = document) -> Samples:
+                return _run(options, "scale_manifests.py", scale_manifests.Job(document, count).as_json())
+
+            rounds, why = _rounds(options, "memory", turn)
+            for what in scale_manifests.STEPS:
+                size = f"{rounds[0][what]['bytes'] / count:.0f}" if rounds else ""
+                figures.append(Figure((what, f"{count:,}", size), (count,), [found[what] for found in rounds], why))
+        figures.sort(key=lambda figure: scale_manifests.STEPS.index(figure.labels[0]))
+        yield from ("", f"### The {document} of many {kind}s, in JSON and in protobuf", "")
+        yield from table(("what", f"{kind}s", f"bytes a {kind}"), (kind,), figures)
 
 
 def ranks(options: argparse.Namespace) -> Iterator[str]:

@@ -12,14 +12,12 @@ import xxhash
 
 from asyncsaver.errors import ManifestError
 from asyncsaver.formats.batches import BATCH, LARGE, UNREADABLE, decode_tensors, decode_tree, encode_members
-from asyncsaver.formats.checks import check_files, check_tensors
-from asyncsaver.model.checkpoint import check_metadata, decode_metrics
-from asyncsaver.model.manifest import FORMAT, LARGEST, VERSION, Deleted, Manifest, Part, Record
-from asyncsaver.model.merge import check_coverage
-from asyncsaver.model.names import MAX_STEP, check_relative, is_save_id, slot_path
+from asyncsaver.formats.record_checks import check_part, check_record, check_state
+from asyncsaver.model.manifest import FORMAT, VERSION, Manifest, Part, Record
+from asyncsaver.model.names import slot_path
 from asyncsaver.model.statefile import FORMAT as STATE_FORMAT
 from asyncsaver.model.statefile import VERSION as STATE_VERSION
-from asyncsaver.model.statefile import Entry, StateFile
+from asyncsaver.model.statefile import StateFile
 
 T = TypeVar("T")
 _OPENING = b'{"checksum":"'
@@ -63,44 +61,21 @@ def decode_record(data: bytes, *, name: str, slot: int) -> Record:
     """
     where = slot_path(name, slot)
     record: Record = _decode(data, where, Record, FORMAT, VERSION)  # type: ignore[arg-type]  # a union is no type to mypy
-    if (record.name, record.slot) != (name, slot):
-        raise ManifestError(f"{where}: is the record of {record.name!r} at slot {record.slot}", path=where)
-    step = record.step
-    if step is not None and not (0 <= step <= MAX_STEP and name.endswith((f"-{step}", f"-{step:08d}"))):
-        raise ManifestError(f"{where}: is the record of step {step}", path=where)
-    if isinstance(record, Manifest):
-        if not is_save_id(record.save_id):
-            raise ManifestError(f"{where}: {record.save_id[:100]!r} is no save id", path=where)
-        _check_listed(record, where)
-        check_files(record.files, where)
-        for tensor, entry in check_tensors(record.tensors, record.files, where):
-            try:
-                check_coverage(tensor, entry)
-            except ManifestError as error:
-                raise ManifestError(f"{where}: {error}", path=where, tensors=[tensor]) from error
-    elif isinstance(record, Deleted):
-        for path in record.files:
-            check_relative(path, where)
+    check_record(record, where, name=name, slot=slot)
     return record
 
 
 def decode_part(data: bytes, where: str) -> Part:
     """Read a rank's part, found at the path ``where``."""
     part = _decode(data, where, Part, "asyncsaver-part", VERSION)
-    check_files(part.files, where)
-    check_tensors(part.tensors, part.files, where)
+    check_part(part, where)
     return part
 
 
 def decode_state(data: bytes, where: str) -> StateFile:
     """Read a state file."""
     state = _decode(data, where, StateFile, STATE_FORMAT, STATE_VERSION)
-    for entry in state.entries:
-        if "/" in check_relative(entry.name, where) or not 0 <= entry.slot <= LARGEST:
-            raise ManifestError(f"{where}: no record can stand at {entry.name!r}, slot {entry.slot}", path=where)
-        if entry.step is not None and not 0 <= entry.step <= MAX_STEP:
-            raise ManifestError(f"{where}: {entry.name} cannot be step {entry.step}", path=where)
-        _check_listed(entry, where)
+    check_state(state, where)
     return state
 
 
@@ -171,16 +146,3 @@ def _divide(data: bytes) -> tuple[bytes, dict[str, bytes]]:
 
 def _checksum(data: bytes) -> bytes:
     return xxhash.xxh3_128_hexdigest(memoryview(data)[_SEALED:]).encode() + b'"'
-
-
-def _check_listed(record: Manifest | Entry, where: str) -> None:
-    """Check what manifests and entries of the state file have in common."""
-    for field in ("sequence", "total_bytes", "world_size"):
-        if not 0 <= getattr(record, field) <= LARGEST:
-            raise ManifestError(f"{where}: {field} cannot be {getattr(record, field)}", path=where)
-    try:
-        check_metadata(record.metadata)
-        for value in decode_metrics(record.metrics).values():
-            float(value)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ManifestError(f"{where}: {error}", path=where) from error
