@@ -82,6 +82,10 @@ class ManifestError(CheckpointCorruptError):
     """A manifest, a part or a state file cannot be read: damaged, of an unknown version, or pointing outside its root."""
 
 
+class UnreadableTensorError(CheckpointCorruptError):
+    """A tensor that another library's checkpoint lists cannot be read, while others can; the message says which, and why."""
+
+
 class StructureMismatchError(AsyncSaverError, ValueError):
     """The target does not fit the checkpoint. Lists every difference; nothing was assigned.
 

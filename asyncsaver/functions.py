@@ -14,9 +14,11 @@ from asyncsaver.catalog.opening import open_root
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import CheckpointDeletedError, CheckpointNotFoundError
 from asyncsaver.model.checkpoint import Checkpoint, checkpoint_of
-from asyncsaver.model.names import Naming, check_prefix
+from asyncsaver.model.names import Naming, check_prefix, is_prefix
 from asyncsaver.restore.find import Found, find_latest, find_name
+from asyncsaver.restore.foreign import FORMATS, open_foreign
 from asyncsaver.restore.reader import CheckpointReader
+from asyncsaver.restore.source import Source, own_source
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -51,26 +53,35 @@ async def open_checkpoint(
 ) -> CheckpointReader:
     """Open one checkpoint by its own URL, such as ``s3://bucket/run/ckpt-00001000``. Close the reader afterwards.
 
+    Besides ours, other libraries' checkpoints are read without the library: TensorFlow's by their prefix (V1 by the file, or by
+    the pattern of a sharded one), Hugging Face's by the folder, the index or the one file, those of PyTorch's
+    ``torch.distributed.checkpoint`` by the folder.
+
     Args:
-        url: of the checkpoint's folder.
-        format: "auto" or "native".
+        url: of the checkpoint.
+        format: "auto", "native", "tensorflow", "huggingface" or "dcp".
         storage_options: as for `Saver`.
         filesystem: as for `Saver`.
 
     Raises:
         CheckpointNotFoundError: no committed checkpoint stands there.
-        ManifestError: its manifest is damaged.
+        ManifestError: its manifest, or what another library has in its place, is damaged.
+        ImportError: an extra is missing that the format needs; the message names it.
     """
-    if format not in {"auto", "native"}:
-        raise ValueError(f"format={format!r} is not available in this version; format can be 'auto' or 'native'")
+    if format not in {"auto", "native", *FORMATS}:
+        known = ", ".join(map(repr, ("auto", "native", *FORMATS)))
+        raise ValueError(f"format={format!r} is unknown; format can be one of {known}")
     parent, name = _split(url)
-    root = open_root(parent, _naming_of(name), storage_options=storage_options, filesystem=filesystem)
+    ours = format in {"auto", "native"} and (format == "native" or is_prefix(name))
+    root = open_root(
+        parent, _naming_of(name) if ours else Naming(), storage_options=storage_options, filesystem=filesystem
+    )
     try:
-        found = await _find(root, name)
+        source = await _source(root, name, format, ours=ours)
     except BaseException:
         await root.close()
         raise
-    return CheckpointReader(root, found, owns_root=True)
+    return CheckpointReader(root, source, owns_root=True)
 
 
 async def latest_checkpoint(
@@ -138,6 +149,22 @@ async def get_checkpoint_state(
     return CheckpointState(listed, state.last_preserved)
 
 
+async def _source(root: Root, name: str, format: str, *, ours: bool) -> Source:  # noqa: A002 - as above
+    if not ours:
+        return await open_foreign(root, name, None if format == "auto" else format)
+    try:
+        return own_source(root, await _find(root, name))
+    except CheckpointDeletedError:
+        raise
+    except CheckpointNotFoundError as error:
+        if format == "native":
+            raise
+        try:
+            return await open_foreign(root, name)
+        except CheckpointNotFoundError:
+            raise error from None
+
+
 async def _find(root: Root, name: str) -> Found:
     found = await find_name(root, name)
     if isinstance(found, Found):
@@ -150,7 +177,7 @@ async def _find(root: Root, name: str) -> Found:
 
 def _split(url: str | os.PathLike[str]) -> tuple[str, str]:
     parent, _, name = os.fspath(url).rstrip("/").rpartition("/")
-    if not name or parent.endswith(":/"):
+    if not name or parent.endswith(":/") or os.fspath(url).endswith("://"):
         raise ValueError(f"{os.fspath(url)!r} is not the URL of a checkpoint: it has no folder in a root")
     return parent or ".", name
 

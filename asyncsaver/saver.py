@@ -27,7 +27,8 @@ from asyncsaver.prune.sweep import check_grace, sweep_root
 from asyncsaver.restore.find import Found, find, find_latest, find_step
 from asyncsaver.restore.reader import CheckpointReader
 from asyncsaver.restore.restore import restore_state
-from asyncsaver.restore.verify import VerifyReport, verify_checkpoint
+from asyncsaver.restore.source import own_source
+from asyncsaver.restore.verify import VerifyReport
 from asyncsaver.save.attempt import Request
 from asyncsaver.save.background import BackgroundSaves, PendingSave
 from asyncsaver.save.line import SaveLine, SaveSettings
@@ -355,7 +356,7 @@ class Saver:
             CheckpointNotFoundError: there is none.
         """
         async with await self._open(step) as reader:
-            return await verify_checkpoint(self._root, reader.found)
+            return await reader.verify()
 
     @guarded
     async def delete(self, step: int | None) -> None:
@@ -473,7 +474,7 @@ class Saver:
 
     async def _open(self, step: int | None) -> CheckpointReader:
         number = None if step is None else check_step(step)
-        return CheckpointReader(self._root, await find(self._root, number))
+        return CheckpointReader(self._root, own_source(self._root, await find(self._root, number)))
 
     async def _set_pin(self, step: int | None, *, pinned: bool) -> None:
         self._check_writable()

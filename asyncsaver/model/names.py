@@ -33,6 +33,11 @@ def check_prefix(prefix: object) -> str:
     return prefix
 
 
+def is_prefix(text: str) -> bool:
+    """Whether `check_prefix` lets it pass."""
+    return _PREFIX.fullmatch(text) is not None and text != STATE_FILE
+
+
 def check_step(step: object) -> int:
     """Return a step as an int: a Python or NumPy integer from 0 to 2**63-1. Anything else raises."""
     if isinstance(step, (bool, float, str)) or type(step).__name__ in {"bool_", "bool"}:

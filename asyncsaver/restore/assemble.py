@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from asyncsaver.errors import CheckpointCorruptError
 from asyncsaver.model.dtypes import Array, DType
+from asyncsaver.model.foreign import Encoding
 from asyncsaver.model.manifest import Chunk, TensorEntry
 from asyncsaver.model.rebuild import TensorRead
 from asyncsaver.model.slices import byte_range, overlap, smallest_run
 from asyncsaver.restore.fetch import Need
+from asyncsaver.restore.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,25 +27,38 @@ class Paste:
 
 
 @dataclass(frozen=True, slots=True)
+class Decoding:
+    """What is left to do once the bytes of a chunk are read that are not its elements: ``into[...] =`` what they decode to."""
+
+    name: str
+    chunk: Chunk
+    into: Array
+    data: Array
+    encoding: Encoding
+
+
+@dataclass(frozen=True, slots=True)
 class Assembly:
     """What to read for boxes of tensors, and what is left to do then.
 
     Attributes:
+        source: what is read.
         needs: to be fetched.
         pastes: to be carried out by `paste`, once all is there.
+        decodings: likewise.
     """
 
+    source: Source
     needs: list[Need] = field(default_factory=list)
     pastes: list[Paste] = field(default_factory=list)
+    decodings: list[Decoding] = field(default_factory=list)
+    _raw: dict[tuple[int, int, int], Array] = field(default_factory=dict)
 
-    def add_whole(
-        self, reads: Iterable[TensorRead], tensors: Mapping[str, TensorEntry], request_bytes: int, *, verify: bool
-    ) -> dict[str, Array]:
+    def add_whole(self, reads: Iterable[TensorRead], request_bytes: int, *, verify: bool) -> dict[str, Array]:
         """Have tensors read whole.
 
         Args:
             reads: which, and where to; what has no destination that fits gets new memory.
-            tensors: of the manifest.
             request_bytes: the most that a request has.
             verify: whether they are to be checked.
 
@@ -50,11 +66,14 @@ class Assembly:
             Where each is going to be, except for those that the `Fetcher` adds: they stay in the memory of their request.
         """
         arrays: dict[str, Array] = {}
+        tensors, encoding = self.source.tensors, self.source.encoding
         for read in reads:
             name, entry = read.name, tensors[read.name]
+            if encoding is not None and self._add_encoded(name, entry, read, arrays, verify=verify):
+                continue
             if len(entry.chunks) == 1:  # which then is the tensor: that it is covered was checked
                 [chunk] = entry.chunks
-                digest = chunk.xxh3_128 if verify else None
+                digest = _digest(chunk, verify=verify)
                 into: Array | TensorRead = read
                 if not (read.passing and 0 < chunk.stop - chunk.start <= request_bytes):
                     into = arrays[name] = _memory(read)
@@ -80,15 +99,59 @@ class Assembly:
         """
         for chunk in entry.chunks:
             if chunk.shape == into.shape and chunk.offset == offset:  # the box itself: nearly always
-                digest = chunk.xxh3_128 if verify else None
+                digest = _digest(chunk, verify=verify)
                 self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, into, digest))
             else:
                 self._add_shared(name, chunk, dtype, offset, into, verify=verify)
 
     def paste(self) -> None:
-        """Put what was read into memory of its own where it belongs. Blocking."""
+        """Put what was read into memory of its own where it belongs, decoded if need be. Blocking.
+
+        Raises:
+            CheckpointCorruptError: it cannot be decoded.
+        """
         for paste in self.pastes:
             paste.into[...] = paste.data
+        for step in self.decodings:
+            chunk = step.chunk
+            data = step.data.data.toreadonly()
+            try:
+                step.into[...] = step.encoding.decode(data, step.into.dtype, chunk.shape)
+            except CheckpointCorruptError as error:
+                path = self.source.files[chunk.file].path
+                raise CheckpointCorruptError(
+                    f"{self.source.url}/{path}, bytes {chunk.start} to {chunk.stop}: tensor {step.name!r}: {error}",
+                    path=path,
+                    tensors=[step.name],
+                ) from error
+
+    def _add_encoded(
+        self, name: str, entry: TensorEntry, read: TensorRead, arrays: dict[str, Array], *, verify: bool
+    ) -> bool:
+        """Have the chunks of a tensor read that are to be decoded; False where all are plain."""
+        encodings = [self.source.encoding_of(name, number) for number in range(len(entry.chunks))]
+        if not any(encodings):
+            return False
+        # What Python objects are made of never lies in memory that is read into.
+        into = arrays[name] = np.empty(read.shape, read.dtype) if read.dtype.hasobject else _memory(read)
+        for chunk, encoding in zip(entry.chunks, encodings, strict=True):
+            if encoding is None:
+                self._add_shared(name, chunk, read.dtype, (0,) * len(read.shape), into, verify=verify)
+                continue
+            index: tuple[Any, ...] = tuple(
+                slice(start, start + length) for start, length in zip(chunk.offset, chunk.shape, strict=True)
+            )
+            data = self._read_raw(name, chunk, verify=verify)
+            self.decodings.append(Decoding(name, chunk, into[(*index, ...)], data, encoding))
+        return True
+
+    def _read_raw(self, name: str, chunk: Chunk, *, verify: bool) -> Array:
+        """Have all bytes of a chunk read, once even if several tensors lie in them."""
+        key = chunk.file, chunk.start, chunk.stop
+        if key not in self._raw:
+            self._raw[key] = np.empty(chunk.stop - chunk.start, np.uint8)
+            self.needs.append(Need(name, *key, self._raw[key], _digest(chunk, verify=verify)))
+        return self._raw[key]
 
     def _add_shared(
         self, name: str, chunk: Chunk, dtype: DType, offset: tuple[int, ...], into: Array, *, verify: bool
@@ -96,7 +159,7 @@ class Assembly:
         shared = overlap(chunk.offset, chunk.shape, offset, into.shape)
         if shared is None:
             if not into.size and chunk.shape == into.shape and verify:
-                self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, into, chunk.xxh3_128))
+                self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, into, _digest(chunk, verify=verify)))
             return
         inside = tuple(
             slice(part.start - start, part.stop - start) for part, start in zip(shared, chunk.offset, strict=True)
@@ -112,8 +175,12 @@ class Assembly:
         else:
             memory = np.empty(run.shape, dtype)
             self.pastes.append(Paste(place, memory[run.index]))
-        digest = chunk.xxh3_128 if verify and whole else None
+        digest = _digest(chunk, verify=verify and whole)
         self.needs.append(Need(name, chunk.file, chunk.start + start, chunk.start + stop, memory, digest))
+
+
+def _digest(chunk: Chunk, *, verify: bool) -> str | None:
+    return (chunk.xxh3_128 or None) if verify else None
 
 
 def _memory(read: TensorRead) -> Array:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
-import xxhash
 
 from asyncsaver.aio.tasks import run_all
 from asyncsaver.catalog.root import Root
@@ -18,10 +17,11 @@ from asyncsaver.errors import (
     ObjectNotFoundError,
     ObjectTruncatedError,
 )
+from asyncsaver.model.digests import digest_of, kind_of
 from asyncsaver.model.dtypes import Array
-from asyncsaver.model.manifest import Manifest
 from asyncsaver.model.ranges import Fetch, plan_fetches
 from asyncsaver.model.rebuild import TensorRead
+from asyncsaver.restore.source import Source, shortened
 
 _SMALL = (
     256 * 1024
@@ -38,7 +38,7 @@ class Need(msgspec.Struct, frozen=True, gc=False):
         stop: one past the last byte.
         into: C-contiguous memory of that length, little-endian; or a read that is served by this need alone, and may stay in the
             memory of the request, which then is the only one.
-        digest: the xxh3_128 that it must have; None where it is only a part of a chunk, or is not to be verified.
+        digest: what `digest_of` must find it to be; None where it is only a part of a chunk, or is not to be verified.
     """
 
     tensor: str
@@ -54,50 +54,19 @@ def byte_view(array: Array) -> Array:
     return array.reshape(-1).view(np.uint8)
 
 
-def check_listed(manifest: Manifest, sizes: Mapping[str, int], url: str, wanted: Collection[int]) -> None:
-    """Find missing and truncated files before anything is read or assigned.
-
-    Args:
-        manifest: of the checkpoint.
-        sizes: path → size in bytes, as listed.
-        url: of the root, for messages.
-        wanted: positions of the files that matter.
-
-    Raises:
-        CheckpointCorruptError: naming the first such file and the tensors in it.
-    """
-    for number, file in enumerate(manifest.files):
-        size = sizes.get(file.path)
-        if size == file.size or number not in wanted:
-            continue
-        names = [
-            name for name, entry in manifest.tensors.items() if any(chunk.file == number for chunk in entry.chunks)
-        ]
-        problem = "is missing" if size is None else f"has {size} bytes, its manifest says {file.size}"
-        raise CheckpointCorruptError(
-            f"{url}/{file.path} {problem}; in it: {shortened(names)}", path=file.path, tensors=names
-        )
-
-
-def shortened(names: Sequence[str]) -> str:
-    """A list of names that fits in a message."""
-    shown = ", ".join(names[:5])
-    return f"{shown} and {len(names) - 5} more tensors" if len(names) > 5 else shown or "no tensors"
-
-
 @dataclass(slots=True)
 class Fetcher:
     """Reads the needs of one restore.
 
     Args:
         root: where from.
-        manifest: of the checkpoint.
+        source: of the checkpoint.
         done: called with the bytes of every request that has arrived.
         arrays: gets those that stay in the memory of their request, by the name of the tensor.
     """
 
     root: Root
-    manifest: Manifest
+    source: Source
     done: Callable[[int], None]
     arrays: dict[str, Array]
 
@@ -127,7 +96,7 @@ class Fetcher:
         return plan_fetches(needs, self.root.store.capabilities.part_bytes)
 
     async def _one(self, fetch: Fetch, needs: Sequence[Need], missing: dict[int, int], turn: asyncio.Semaphore) -> None:
-        path = self.manifest.files[fetch.file].path
+        path = self.source.files[fetch.file].path
         lone = needs[fetch.needs[0]]
         own = byte_view(lone.into) if fetch.direct and isinstance(lone.into, np.ndarray) else None
         first, last = fetch.start - lone.start, fetch.stop - lone.start
@@ -171,12 +140,12 @@ class Fetcher:
                 self.arrays[need.tensor] = array.copy() if scattered else array
 
     def _verify(self, need: Need, data: bytes | memoryview) -> None:
-        if need.digest is None or xxhash.xxh3_128_hexdigest(data) == need.digest:
+        if need.digest is None or digest_of(data, need.digest) == need.digest:
             return
-        path = self.manifest.files[need.file].path
+        path = self.source.files[need.file].path
         raise CheckpointCorruptError(
             f"{self.root.store.url}/{path}, bytes {need.start} to {need.stop}: the data of tensor {need.tensor!r} are not "
-            "those that were written (xxh3_128 differs)",
+            f"those that were written ({kind_of(need.digest)} differs)",
             path=path,
             tensors=[need.tensor],
         )

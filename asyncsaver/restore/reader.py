@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -10,20 +10,23 @@ from typing import Any, Self
 import numpy as np
 
 from asyncsaver.catalog.root import Root
-from asyncsaver.errors import CheckpointCorruptError
-from asyncsaver.model.checkpoint import Checkpoint, Progress, checkpoint_of
-from asyncsaver.model.dtypes import Array, dtype_from_name
+from asyncsaver.errors import CheckpointCorruptError, UnreadableTensorError
+from asyncsaver.model.checkpoint import Checkpoint, Progress
+from asyncsaver.model.dtypes import Array
 from asyncsaver.model.leaves import TensorSpec
-from asyncsaver.model.rebuild import MISSING, RestorePlan, plan_restore
+from asyncsaver.model.rebuild import MISSING, RestorePlan, TensorRead, plan_restore
 from asyncsaver.model.select import Select
 from asyncsaver.model.slices import Index, smallest_run
 from asyncsaver.restore.assemble import Assembly, files_of_box
-from asyncsaver.restore.fetch import Fetcher, check_listed
-from asyncsaver.restore.find import Found, explain_damage
+from asyncsaver.restore.fetch import Fetcher
 from asyncsaver.restore.release import release
+from asyncsaver.restore.source import Source
+from asyncsaver.restore.verify import VerifyReport, verify_source
+from asyncsaver.restore.verify_foreign import verify_foreign
 
 TensorInfo = TensorSpec
 """What `CheckpointReader.tensors` tells of a tensor: ``dtype``, ``shape``, ``nbytes``."""
+_SHOWN = 20
 
 
 class CheckpointReader:
@@ -33,36 +36,29 @@ class CheckpointReader:
 
     Attributes:
         checkpoint: which one.
-        found: its manifest, and the sizes of its files as listed when it was opened.
+        source: what is read.
     """
 
-    def __init__(self, root: Root, found: Found, *, owns_root: bool = False) -> None:
-        self.found = found
-        self.checkpoint: Checkpoint = checkpoint_of(found.manifest, root.store.url, pinned=found.pinned)
+    def __init__(self, root: Root, source: Source, *, owns_root: bool = False) -> None:
+        self.source = source
+        self.checkpoint: Checkpoint = source.checkpoint
         self._root = root
-        self._manifest = found.manifest
-        self._sizes = found.sizes
         self._owns_root = owns_root
         self._open = True
         self._specs: Mapping[str, TensorSpec] | None = None
-        root.in_use[found.manifest.name] += 1
+        root.in_use[source.checkpoint.name] += 1
 
     @property
     def tensors(self) -> Mapping[str, TensorSpec]:
         """Name → dtype, shape and size in bytes of every tensor, in the order of the state."""
         if self._specs is None:
-            self._specs = MappingProxyType(
-                {
-                    name: TensorSpec(dtype_from_name(entry.dtype), entry.shape)
-                    for name, entry in self._manifest.tensors.items()
-                }
-            )
+            self._specs = MappingProxyType(self.source.specs())
         return self._specs
 
     @property
     def metadata(self) -> Any:
         """The user's JSON, as given to `save`."""
-        return self._manifest.metadata
+        return self.checkpoint.metadata
 
     async def read(self, name: str, index: Index = ..., *, verify: bool = True) -> Array:
         """Read a tensor, or a slice of it.
@@ -81,22 +77,32 @@ class CheckpointReader:
             KeyError: no such tensor.
             IndexError, TypeError: an index that does not fit.
             CheckpointCorruptError: the data are damaged.
+            UnreadableTensorError: the tensor of another library's checkpoint cannot be read.
         """
         self._check_open()
         try:
-            entry = self._manifest.tensors[name]
+            entry = self.source.tensors[name]
         except KeyError:
             raise KeyError(f"{self.checkpoint.url} has no tensor {name!r}") from None
+        self._check_readable([name])
         run = smallest_run(entry.shape, index)
-        dtype = dtype_from_name(entry.dtype)
+        spec = self.source.spec(name)
         await self._check_sizes(files_of_box(entry, run.offset, run.shape))
-        box = np.empty(run.shape, dtype)
-        assembly = Assembly()
-        assembly.add(name, entry, dtype, run.offset, box, verify=verify)
-        async with self._reading(sum(need.stop - need.start for need in assembly.needs), {}) as fetcher:
+        assembly = Assembly(self.source)
+        corner: tuple[Any, ...] = (...,)
+        if any(self.source.encoding_of(name, chunk) for chunk in range(len(entry.chunks))):
+            # What is encoded can only be decoded whole.
+            starts = zip(run.offset, run.shape, strict=True)
+            corner = (*[slice(start, start + length) for start, length in starts], ...)
+            arrays = assembly.add_whole([TensorRead(name, spec.dtype, spec.shape)], 0, verify=verify)
+        else:
+            arrays = {name: np.empty(run.shape, spec.dtype)}
+            assembly.add(name, entry, spec.dtype, run.offset, arrays[name], verify=verify)
+        async with self._reading(sum(need.stop - need.start for need in assembly.needs), arrays) as fetcher:
             await fetcher.fetch(assembly.needs)
-        await self._root.threads.run(assembly.paste)
-        result: Array = box[(*run.index, ...)]  # with the ellipsis a single element is an array, too
+            await self._root.threads.run(assembly.paste)
+        box = arrays[name]
+        result: Array = box[corner][(*run.index, ...)]  # with the ellipsis a single element is an array, too
         return result if result.nbytes == box.nbytes else result.copy()
 
     async def restore(
@@ -115,7 +121,7 @@ class CheckpointReader:
 
         def prepare() -> tuple[RestorePlan, set[int]]:
             plan = plan_restore(
-                self._manifest.tree,
+                self.source.tree,
                 self.tensors,
                 self._root.adapters,
                 target=MISSING if target is None else target,
@@ -127,21 +133,18 @@ class CheckpointReader:
                 # be held twice: it goes straight into the target, after what can be checked beforehand was.
                 held=held,
             )
+            self._check_readable([read.name for read in plan.reads] if self.source.unreadable else [])
             # Which files matter takes a look at every chunk: it is only asked where one is not as it should be.
-            if all(self._sizes.get(file.path) == file.size for file in self._manifest.files):
+            if all(self.source.sizes.get(file.path) == file.size for file in self.source.files):
                 return plan, set()
-            tensors = self._manifest.tensors
+            tensors = self.source.tensors
             return plan, {chunk.file for read in plan.reads for chunk in tensors[read.name].chunks}
 
         plan, files = await self._root.threads.run(prepare)
         await self._check_sizes(files)
-        assembly = Assembly()
+        assembly = Assembly(self.source)
         arrays = await self._root.threads.run(
-            assembly.add_whole,
-            plan.reads,
-            self._manifest.tensors,
-            self._root.store.capabilities.part_bytes,
-            verify=verify,
+            assembly.add_whole, plan.reads, self._root.store.capabilities.part_bytes, verify=verify
         )
         try:
             async with self._reading(plan.nbytes, arrays) as fetcher:
@@ -165,12 +168,25 @@ class CheckpointReader:
         self._root.report(Progress("restored", self.checkpoint.step, plan.nbytes, plan.nbytes))
         return state
 
+    async def verify(self) -> VerifyReport:
+        """Read everything and compare every byte with its checksums; see `Saver.verify`.
+
+        Of another library's checkpoint everything is read and decoded, and compared with what checksums there are.
+
+        Raises:
+            CheckpointCorruptError: lists everything that is wrong.
+        """
+        self._check_open()
+        if self.source.foreign:
+            return await verify_foreign(self._root, self.source, self.read)
+        return await verify_source(self._root, self.source)
+
     async def close(self) -> None:
         """Let prunes have the checkpoint. Calling twice is fine."""
         if not self._open:
             return
         self._open = False
-        name = self._manifest.name
+        name = self.checkpoint.name
         self._root.in_use[name] -= 1
         if not self._root.in_use[name]:
             del self._root.in_use[name]
@@ -189,12 +205,23 @@ class CheckpointReader:
         if not self._open:
             raise ValueError(f"the reader of {self.checkpoint.url} is closed")
 
+    def _check_readable(self, names: Sequence[str]) -> None:
+        problems = [(name, self.source.unreadable[name]) for name in names if name in self.source.unreadable]
+        if problems:
+            raise UnreadableTensorError(
+                f"{self.checkpoint.url}: {len(problems)} of the tensors cannot be read; select= leaves them out:\n  "
+                + "\n  ".join(f"{name}: {problem}" for name, problem in problems[:_SHOWN])
+                + (f"\n  … and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""),
+                path=self.source.where,
+                tensors=[name for name, _ in problems],
+            )
+
     async def _check_sizes(self, files: Collection[int]) -> None:
         """Compare the sizes of files with what the manifest says, before memory is taken for what it says is in them."""
         try:
-            check_listed(self._manifest, self._sizes, self._root.store.url, files)
+            self.source.check_listed(files)
         except CheckpointCorruptError as error:
-            await explain_damage(self._root, self._manifest, error)
+            await self.source.explain(error)
             raise
 
     @asynccontextmanager
@@ -207,7 +234,7 @@ class CheckpointReader:
             self._root.report(Progress("reading", self.checkpoint.step, min(done, total), total))
 
         try:
-            yield Fetcher(self._root, self._manifest, arrived, arrays)
+            yield Fetcher(self._root, self.source, arrived, arrays)
         except CheckpointCorruptError as error:
-            await explain_damage(self._root, self._manifest, error)
+            await self.source.explain(error)
             raise

@@ -14,6 +14,7 @@ from asyncsaver.model.stats import RestoreStats
 from asyncsaver.restore.find import find
 from asyncsaver.restore.reader import CheckpointReader
 from asyncsaver.restore.release import release
+from asyncsaver.restore.source import own_source
 
 log = logging.getLogger("asyncsaver")
 _TRIES = 5
@@ -48,11 +49,11 @@ async def _restore_once(
     clock = asyncio.get_running_loop().time
     with metered() as meter:
         began = clock()
-        async with CheckpointReader(root, await find(root, step, checkpoint)) as reader:
+        async with CheckpointReader(root, own_source(root, await find(root, step, checkpoint))) as reader:
             found = clock()
             state = await reader.restore(target, **options)
             tensors = len(reader.tensors)
-            await root.threads.run(release, reader.found.manifest.tensors, reader.found.manifest.tree)
+            await root.threads.run(release, reader.source.tensors, reader.source.tree)
     stats = RestoreStats(
         bytes_read=meter.bytes_read,
         tensors=tensors,

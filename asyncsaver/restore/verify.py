@@ -13,13 +13,10 @@ import xxhash
 from asyncsaver.aio.tasks import run_all
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import CheckpointCorruptError, ManifestError, ObjectNotFoundError, ObjectTruncatedError
-from asyncsaver.model.checkpoint import Checkpoint, Progress, checkpoint_of
-from asyncsaver.model.dtypes import dtype_from_name
-from asyncsaver.model.leaves import TensorSpec
-from asyncsaver.model.manifest import Chunk, FileEntry, Manifest
-from asyncsaver.model.names import slot_path
+from asyncsaver.model.checkpoint import Checkpoint, Progress
+from asyncsaver.model.manifest import Chunk, FileEntry
 from asyncsaver.model.parse import TensorNode, parse_tree
-from asyncsaver.restore.find import Found, explain_damage
+from asyncsaver.restore.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +29,7 @@ class VerifyReport:
         tensors: how many they hold.
         bytes: how many were read.
         seconds: how long it took.
+        unverified: tensors of another library's checkpoint that have no checksum: they could be read, no more is known.
     """
 
     checkpoint: Checkpoint
@@ -39,6 +37,7 @@ class VerifyReport:
     tensors: int
     bytes: int
     seconds: float
+    unverified: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Damage:
     problem: str
 
 
-async def verify_checkpoint(root: Root, found: Found) -> VerifyReport:
+async def verify_source(root: Root, source: Source) -> VerifyReport:
     """Check size and crc32c of every file, the xxh3_128 of every chunk, and that tree and tensors fit together.
 
     Raises:
@@ -59,9 +58,9 @@ async def verify_checkpoint(root: Root, found: Found) -> VerifyReport:
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
-    manifest = found.manifest
-    chunks: list[list[tuple[str, Chunk]]] = [[] for _ in manifest.files]
-    for name, entry in manifest.tensors.items():
+    checkpoint = source.checkpoint
+    chunks: list[list[tuple[str, Chunk]]] = [[] for _ in source.files]
+    for name, entry in source.tensors.items():
         for chunk in entry.chunks:
             chunks[chunk.file].append((name, chunk))
     at_once = asyncio.Semaphore(max(1, root.concurrency // 2))
@@ -70,7 +69,7 @@ async def verify_checkpoint(root: Root, found: Found) -> VerifyReport:
     async def check(number: int, file: FileEntry) -> list[Damage]:
         nonlocal done
         async with at_once:
-            size = found.sizes.get(file.path)
+            size = source.sizes.get(file.path)
             if size != file.size:
                 problem = "is missing" if size is None else f"has {size} bytes, its manifest says {file.size}"
                 return [
@@ -89,34 +88,31 @@ async def verify_checkpoint(root: Root, found: Found) -> VerifyReport:
                         return [Damage(file.path, "", str(error))]
                     await root.threads.run(checker.feed, buffer)
                 done += stop - start
-                root.report(Progress("reading", manifest.step, done, manifest.total_bytes))
+                root.report(Progress("reading", checkpoint.step, done, checkpoint.total_bytes))
             return checker.finish()
 
-    of_files = await run_all(check(n, file) for n, file in enumerate(manifest.files))
-    damage = [*await root.threads.run(_check_tree, manifest), *(one for of_file in of_files for one in of_file)]
-    checkpoint = checkpoint_of(manifest, root.store.url, pinned=found.pinned)
+    of_files = await run_all(check(n, file) for n, file in enumerate(source.files))
+    damage = [*await root.threads.run(check_tree, source), *(one for of_file in of_files for one in of_file)]
     if damage:
-        error = _error(checkpoint, damage)
-        await explain_damage(root, manifest, error)
+        error = damage_error(checkpoint, damage)
+        await source.explain(error)
         raise error
-    return VerifyReport(
-        checkpoint, len(manifest.files), len(manifest.tensors), manifest.total_bytes, loop.time() - began
-    )
+    return VerifyReport(checkpoint, len(source.files), len(source.tensors), checkpoint.total_bytes, loop.time() - began)
 
 
-def _check_tree(manifest: Manifest) -> list[Damage]:
+def check_tree(source: Source) -> list[Damage]:
     """What keeps the state from being put together from its tensors, however good those are. Blocking."""
-    where = slot_path(manifest.name, manifest.slot)
-    specs = {name: TensorSpec(dtype_from_name(entry.dtype), entry.shape) for name, entry in manifest.tensors.items()}
+    where, specs = source.where, source.specs()
     try:
-        tree = parse_tree(manifest.tree, specs)
+        tree = parse_tree(source.tree, specs)
     except ManifestError as error:
         return [Damage(where, "", str(error))]
     named = {leaf.tensor for leaf in tree.leaves.values() if isinstance(leaf, TensorNode)}
     return [Damage(where, name, "no leaf of the tree names this tensor") for name in specs if name not in named]
 
 
-def _error(checkpoint: Checkpoint, damage: Sequence[Damage]) -> CheckpointCorruptError:
+def damage_error(checkpoint: Checkpoint, damage: Sequence[Damage]) -> CheckpointCorruptError:
+    """One error that tells of all damage found, of which there is some."""
     tensors = [one.tensor for one in damage if one.tensor]
     lines = [f"{one.path}: {one.tensor + ': ' if one.tensor else ''}{one.problem}" for one in damage[:20]]
     if len(damage) > 20:

@@ -18,7 +18,7 @@ from ..golden.states import small  # noqa: TID252 - likewise
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 OPTIONS: dict[str, dict[str, Any]] = {"unpadded": {"prefix": "run_1", "pad_step_number": False}}
 ROOTS = sorted(
-    path.relative_to(GOLDEN).as_posix().removesuffix(".expected.json") for path in GOLDEN.glob("*/*.expected.json")
+    path.relative_to(GOLDEN).as_posix().removesuffix(".expected.json") for path in GOLDEN.glob("v[0-9]*/*.expected.json")
 )
 
 

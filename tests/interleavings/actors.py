@@ -32,6 +32,7 @@ from asyncsaver.prune.report import PruneReport, SweepReport
 from asyncsaver.prune.sweep import sweep_root
 from asyncsaver.restore.find import find, find_latest, find_step
 from asyncsaver.restore.reader import CheckpointReader
+from asyncsaver.restore.source import own_source
 from asyncsaver.save.attempt import Request
 from asyncsaver.save.line import SaveLine, SaveSettings
 from asyncsaver.save.stage import stage
@@ -197,7 +198,7 @@ class Place:
                 found = await find_latest(root) if step is None else await find(root, step)
                 if found is None:
                     return None
-                async with CheckpointReader(root, found) as reader:
+                async with CheckpointReader(root, own_source(root, found)) as reader:
                     restored = await reader.restore(target)
                     if target is not None and restored["weights"] is not target["weights"]:
                         raise ViolationError("restored beside the target")
@@ -267,7 +268,7 @@ class Place:
         if listed != standing or not listed.keys() - {"ckpt-00000099"} <= expected.keys():
             raise ViolationError(f"listed are {listed}, standing {standing}")
         for entry in catalog.checkpoints:
-            async with CheckpointReader(root, await find(root, entry.step)) as reader:
+            async with CheckpointReader(root, own_source(root, await find(root, entry.step))) as reader:
                 number_of(await reader.restore())
         if await self.restore("aftermath") != 99:
             raise ViolationError("the newest is not the one saved last")

@@ -67,7 +67,7 @@ async def test_the_manifest_of_an_open_reader_stays() -> None:
         for _ in range(2):
             restored = await reader.restore(arrays(100), strict=False)
             assert restored["t0"][0, 0] == 1
-        assert len(reader.found.manifest.tensors) == len(reader.tensors) == COUNT + 1
+        assert len(reader.source.tensors) == len(reader.tensors) == COUNT + 1
 
 
 @pytest.mark.parametrize(("second", "stays"), [(100, True), (150, True), (151, False), (10_000, False)])

@@ -53,6 +53,7 @@ def an_overwrite_that_first_deletes(patch: pytest.MonkeyPatch) -> None:
 
     async def delete_and_write(self: Attempt) -> ShardWriter:
         if self.request.overwrite:
+            await self._choose_slot()
             await self.root.store.delete([slot_path(self.request.name, slot) for slot in range(self.slot)])
         return await write(self)
 

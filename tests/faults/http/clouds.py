@@ -19,8 +19,8 @@ from .proxy import Proxy
 
 READ_TIMEOUT = 1.5
 """Seconds after which the clients give up on an answer, in place of a minute."""
-LARGE = 17 * 2**20
-"""More than one part, in bytes, on every cloud."""
+LARGE = 33 * 2**20
+"""More than a single request carries, in bytes, on every cloud."""
 CLOUDS = {
     "s3": "S3",
     "gcs": "GCS",

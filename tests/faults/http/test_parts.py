@@ -16,6 +16,8 @@ from .targets import on
 
 pytestmark = [pytest.mark.server, pytest.mark.torture, pytest.mark.timeout(1200)]
 
+PARTS = 3  # of a shard of `LARGE` bytes: more than a single request carries
+
 
 @pytest.fixture(params=CLOUDS)
 async def cloud(request: pytest.FixtureRequest) -> AsyncIterator[Cloud]:
@@ -100,7 +102,7 @@ async def test_only_the_part_that_was_refused_is_sent_again(cloud: Cloud) -> Non
         await saver.save(state_of(1, LARGE), step=1)
     sent = Counter(operation.kind for operation in cloud.proxy.seen)
     assert rule.hits == 3
-    assert (sent["part"], sent["complete"]) == (2 + 3, 1)
+    assert (sent["part"], sent["complete"]) == (PARTS + 3, 1)
     assert sent["begin"] == (cloud.proxy.scheme == "s3")
     assert await restored(cloud) == 1
 
@@ -110,5 +112,5 @@ async def test_parts_are_sent_again_by_the_save_alone(cloud: Cloud) -> None:
     async with cloud.saver(retry_timeout=0) as saver:
         with pytest.raises(OSError, match="503"):
             await saver.save(state_of(1, LARGE), step=1)
-    assert 1 <= rule.hits <= 2  # of two parts; the failure of one may spare the other
+    assert 1 <= rule.hits <= PARTS  # the failure of one may spare the others
     assert cloud.unfinished_uploads() == []
