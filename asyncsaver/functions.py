@@ -14,6 +14,7 @@ from asyncsaver.catalog.opening import open_root
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import CheckpointDeletedError, CheckpointNotFoundError
 from asyncsaver.model.checkpoint import Checkpoint, checkpoint_of
+from asyncsaver.model.config import DEFAULT_MEMORY_BUDGET
 from asyncsaver.model.names import Naming, check_prefix, is_prefix
 from asyncsaver.restore.find import Found, find_latest, find_name
 from asyncsaver.restore.foreign import FORMATS, open_foreign
@@ -68,20 +69,36 @@ async def open_checkpoint(
         ManifestError: its manifest, or what another library has in its place, is damaged.
         ImportError: an extra is missing that the format needs; the message names it.
     """
+    root, source = await open_source(url, format, storage_options=storage_options, filesystem=filesystem)
+    return CheckpointReader(root, source, owns_root=True)
+
+
+async def open_source(
+    url: str | os.PathLike[str],
+    format: str,  # noqa: A002 - as above
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    filesystem: AbstractFileSystem | None = None,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+) -> tuple[Root, Source]:
+    """As `open_checkpoint`, for whoever reads by other means: the root, which is to be closed, and the checkpoint."""
     if format not in {"auto", "native", *FORMATS}:
         known = ", ".join(map(repr, ("auto", "native", *FORMATS)))
         raise ValueError(f"format={format!r} is unknown; format can be one of {known}")
-    parent, name = _split(url)
+    parent, name = split_url(url)
     ours = format in {"auto", "native"} and (format == "native" or is_prefix(name))
     root = open_root(
-        parent, _naming_of(name) if ours else Naming(), storage_options=storage_options, filesystem=filesystem
+        parent,
+        naming_of(name) if ours else Naming(),
+        storage_options=storage_options,
+        filesystem=filesystem,
+        memory_budget=memory_budget,
     )
     try:
-        source = await _source(root, name, format, ours=ours)
+        return root, await _source(root, name, format, ours=ours)
     except BaseException:
         await root.close()
         raise
-    return CheckpointReader(root, source, owns_root=True)
 
 
 async def latest_checkpoint(
@@ -142,11 +159,11 @@ async def get_checkpoint_state(
     """
     async with _opened(url, prefix, storage_options, filesystem) as root:
         catalog = await root.reader.load()
-        state, _ = await root.reader.read_state()
-    if not catalog.checkpoints and not any(root.reader.owns(entry.name) for entry in state.entries):
+    committed = any(entry.state != "aborted" for entry in catalog.entries)  # once, if no more
+    if not committed and not any(root.reader.owns(entry.name) for entry in catalog.seen.values()):
         return None
     listed = [checkpoint_of(entry, root.store.url, pinned=entry.pinned) for entry in catalog.checkpoints]
-    return CheckpointState(listed, state.last_preserved)
+    return CheckpointState(listed, catalog.last_preserved)
 
 
 async def _source(root: Root, name: str, format: str, *, ours: bool) -> Source:  # noqa: A002 - as above
@@ -175,14 +192,16 @@ async def _find(root: Root, name: str) -> Found:
     raise CheckpointNotFoundError(f"{where} is not a committed checkpoint")
 
 
-def _split(url: str | os.PathLike[str]) -> tuple[str, str]:
+def split_url(url: str | os.PathLike[str]) -> tuple[str, str]:
+    """The root and the name of the checkpoint that a URL stands for. Raises `ValueError` where it stands for none."""
     parent, _, name = os.fspath(url).rstrip("/").rpartition("/")
     if not name or parent.endswith(":/") or os.fspath(url).endswith("://"):
         raise ValueError(f"{os.fspath(url)!r} is not the URL of a checkpoint: it has no folder in a root")
     return parent or ".", name
 
 
-def _naming_of(name: str) -> Naming:
+def naming_of(name: str) -> Naming:
+    """How checkpoints are called of which one has this name. Raises `ValueError` for a name that none of ours can have."""
     match = _NAME.fullmatch(name)
     naming = Naming(check_prefix(match["prefix"] if match else name))
     return naming if naming.parse(name)[0] else Naming(check_prefix(name))

@@ -68,7 +68,8 @@ class Saver:
         concurrency: requests that move data in flight at most, over all work of this saver; None for what the store gains from.
             Where the store throttles, fewer are sent, until it no longer does.
         incremental: False.
-        manifest_format: "json".
+        manifest_format: "json", or "proto" (the extra of that name): manifests are protobuf messages beside small JSON records,
+            and so is the state file. Savers of either kind read, list and prune what the other kind has written.
         rank: 0.
         world_size: 1.
         run_id: None.
@@ -87,6 +88,7 @@ class Saver:
     Raises:
         ValueError, TypeError: a wrong argument.
         UnsupportedStoreError: nothing handles the URL.
+        ModuleNotFoundError: ``manifest_format="proto"`` without the package that it needs.
     """
 
     def __init__(
@@ -152,6 +154,7 @@ class Saver:
             memory_budget=config.memory_budget,
             concurrency=config.concurrency,
             retry_timeout=config.retry_timeout,
+            manifest_format=config.manifest_format,
             clock=clock,
             progress=progress,
             on_stats=on_stats,

@@ -12,9 +12,11 @@ from asyncsaver.aio.budget import ByteBudget
 from asyncsaver.aio.threads import Threads
 from asyncsaver.aio.window import RequestWindow
 from asyncsaver.catalog.root import OnStats, Root
+from asyncsaver.formats import encodings
 from asyncsaver.model.checkpoint import Progress
 from asyncsaver.model.config import DEFAULT_MEMORY_BUDGET
 from asyncsaver.model.leaves import Adapters
+from asyncsaver.model.manifest import ManifestFormat
 from asyncsaver.model.names import Naming
 from asyncsaver.store.contract import Store
 from asyncsaver.store.paced import PacedStore
@@ -32,6 +34,7 @@ def open_root(
     storage_options: Mapping[str, Any] | None = None,
     filesystem: AbstractFileSystem | None = None,
     engine: str = "auto",
+    manifest_format: ManifestFormat = "json",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     concurrency: int | None = None,
     retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
@@ -47,6 +50,7 @@ def open_root(
         storage_options: see `Saver`.
         filesystem: see `Saver`.
         engine: see `Saver`.
+        manifest_format: see `Saver`.
         memory_budget: in bytes.
         concurrency: requests in flight at most; None for what the store gains from.
         retry_timeout: see `Saver`.
@@ -54,6 +58,7 @@ def open_root(
         progress: called as work advances.
         on_stats: called with the figures of every save and restore.
     """
+    encodings.require(manifest_format)
     if isinstance(url, Store):
         if storage_options or filesystem is not None:
             raise ValueError("a ready store takes no storage_options and no filesystem")
@@ -74,4 +79,5 @@ def open_root(
         adapters=Adapters.discover(),
         progress=progress,
         on_stats=on_stats,
+        manifest_format=manifest_format,
     )

@@ -16,6 +16,7 @@ from asyncsaver.catalog.state import StateWriter
 from asyncsaver.model.catalog import Catalog
 from asyncsaver.model.checkpoint import Checkpoint, Progress
 from asyncsaver.model.leaves import Adapters
+from asyncsaver.model.manifest import ManifestFormat
 from asyncsaver.model.names import Naming
 from asyncsaver.model.statefile import StateFile
 from asyncsaver.model.stats import RestoreStats, SaveStats
@@ -46,6 +47,7 @@ class Root:
         retries: for what the store cannot send again by itself.
         in_use: names of checkpoints that are being read, with how many readers.
         own_saves: save id → checkpoint's name of attempts in flight here, which a sweep leaves alone.
+        manifest_format: of what is written here; either is read.
         store_time: the latest time seen on the store's clock, UTC; None until something was listed.
     """
 
@@ -62,13 +64,14 @@ class Root:
     retries: Retries = field(default_factory=Retries)
     in_use: Counter[str] = field(default_factory=Counter)
     own_saves: dict[str, str] = field(default_factory=dict)
+    manifest_format: ManifestFormat = "json"
     store_time: datetime | None = None
     reader: CatalogReader = field(init=False)
     _state: StateWriter = field(init=False)
 
     def __post_init__(self) -> None:
         rng = random.Random(self.random_bits(64))  # noqa: S311 - spreads load, guards nothing
-        self.reader = CatalogReader(self.store, self.naming, self.threads)
+        self.reader = CatalogReader(self.store, self.naming, self.threads, self.manifest_format)
         self._state = StateWriter(self.store, self.reader, self.threads, rng)
 
     def now(self) -> datetime:

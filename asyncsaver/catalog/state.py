@@ -11,9 +11,8 @@ import msgspec
 
 from asyncsaver.aio.threads import Threads
 from asyncsaver.catalog.reader import CatalogReader
-from asyncsaver.errors import ObjectExistsError, PreconditionFailedError, StoreError
-from asyncsaver.formats import native
-from asyncsaver.model.names import STATE_FILE
+from asyncsaver.errors import ObjectExistsError, ObjectNotFoundError, PreconditionFailedError, StoreError
+from asyncsaver.formats.encodings import encode_state
 from asyncsaver.model.statefile import StateFile
 from asyncsaver.store.contract import Store
 from asyncsaver.store.retry import full_jitter
@@ -31,6 +30,19 @@ class StateWriter:
     Entries of other prefixes are kept as they stand: neither a change nor its caller sees them, so that no retention
     but their own decides on them.
 
+    Savers with another ``manifest_format`` keep a state file of another name, and no store swaps two objects at once. So:
+
+    - Who finds theirs takes over: it makes its own from what stands under the root (neither file is believed without a listing),
+      and removes theirs. They then find their own gone, and take over in turn: each sees what the others have done.
+    - Theirs is looked for in every listing of the root, and whenever ours is created: two who create theirs at the same time
+      look afterwards, and one of them at least sees both.
+    - Between reading theirs and removing it, they may write it. Those entries are lost, as with a state file that is lost: the
+      next reader finds their records in its listing. What they have written of `last_preserved` may be lost as well: then the
+      next checkpoint is preserved sooner, and none is deleted for that.
+    - Two who take over from each other at once may both remove what the other has made: that is a state file that is lost.
+    - Who dies before removing theirs leaves two. Readers take from either what has the etags that they list, and the next saver
+      of its kind takes over again.
+
     Args:
         store: the root.
         reader: of the same root.
@@ -45,6 +57,7 @@ class StateWriter:
         self._rng = rng
         # What was written last, and its etag. Mostly nobody else writes, and it need not be read again: the swap tells.
         self._written: tuple[StateFile, str] | None = None
+        self._created = False  # since it was last looked whether the other kind stands, too
 
     async def update(self, change: Callable[[StateFile], StateFile]) -> StateFile:
         """Apply a change.
@@ -58,22 +71,73 @@ class StateWriter:
         Raises:
             StoreError: it could not be written.
         """
+        state = None if self._reader.sees_other else await self._update(change)
+        if state is None or (self._created and await self._other_stands()):
+            state = await self._take_over(change)
+        return state
+
+    async def _update(self, change: Callable[[StateFile], StateFile]) -> StateFile | None:
+        """Change what the state file says; None where savers of the other kind have removed it."""
         written, self._written = self._written, None
         if written is not None and (state := await self._write(change, *written, believed=True)) is not None:
             return state
         for attempt in range(_TRIES):
-            if attempt:  # overtaken: wait a little, or two writers might keep in step
-                await asyncio.sleep(full_jitter(attempt, rng=self._rng, base=0.01, cap=1.0))
-            if (state := await self._write(change, *await self._reader.read_state())) is not None:
+            await self._pause(attempt)
+            whole, etag = await self._reader.read_state()
+            if written is not None and etag is None and await self._other_stands():
+                return None
+            if (state := await self._write(change, whole, etag)) is not None:
                 return state
-        raise StoreError(
-            f"{self._store.url}/{STATE_FILE}: {_TRIES} attempts to update it were overtaken or failed",
+        raise self._overtaken()
+
+    async def _take_over(self, change: Callable[[StateFile], StateFile]) -> StateFile:
+        """Change what stands under the root, whatever a state file says of it; and remove the other kind's, if it is there."""
+        for attempt in range(_TRIES):
+            await self._pause(attempt)
+            catalog = await self._reader.load()
+            written, etag = await self._reader.read_state()
+            # What it says otherwise than when the root was listed, savers of our own kind have written meanwhile.
+            newer = [entry for entry in written.entries if catalog.seen.get(entry.path) != entry]
+            others = [entry for entry in written.entries if not self._reader.owns(entry.name)]
+            marks = [mark for mark in (catalog.last_preserved, written.last_preserved) if mark is not None]
+            found = StateFile(last_preserved=max(marks, default=None))
+            found = found.with_entries([*others, *catalog.entries, *newer])
+            if (state := await self._write(change, found, etag, unchanged=False)) is not None:
+                if self._reader.sees_other:
+                    for error in (await self._store.delete([self._reader.other_state_file])).values():
+                        raise error
+                    self._created = self._reader.sees_other = False
+                return state
+        raise self._overtaken()
+
+    async def _other_stands(self) -> bool:
+        try:
+            await self._store.head(self._reader.other_state_file)
+        except ObjectNotFoundError:
+            self._created = False
+            return False
+        return True
+
+    async def _pause(self, attempt: int) -> None:
+        if attempt:  # overtaken: wait a little, or two writers might keep in step
+            await asyncio.sleep(full_jitter(attempt, rng=self._rng, base=0.01, cap=1.0))
+
+    def _overtaken(self) -> StoreError:
+        path = self._reader.state_file
+        return StoreError(
+            f"{self._store.url}/{path}: {_TRIES} attempts to update it were overtaken or failed",
             retryable=True,
-            path=STATE_FILE,
+            path=path,
         )
 
     async def _write(
-        self, change: Callable[[StateFile], StateFile], whole: StateFile, etag: str | None, *, believed: bool = False
+        self,
+        change: Callable[[StateFile], StateFile],
+        whole: StateFile,
+        etag: str | None,
+        *,
+        unchanged: bool = True,
+        believed: bool = False,
     ) -> StateFile | None:
         """Write the changed state, unless it is not the version with that etag any more: then None.
 
@@ -81,27 +145,29 @@ class StateWriter:
             change: what to do.
             whole: with entries of other prefixes.
             etag: None where there is no file.
+            unchanged: it says just that now, so that it need not be written if there is nothing to change.
             believed: it was not read just now, so that it cannot be said that nothing needs to be written.
         """
         mine = [entry for entry in whole.entries if self._reader.owns(entry.name)]
         others = [entry for entry in whole.entries if not self._reader.owns(entry.name)]
         state = msgspec.structs.replace(whole, entries=mine)
         changed = change(state)
-        if changed == state and etag is not None:
+        if changed == state and etag is not None and unchanged:
             return None if believed else state
         new = changed.with_entries(others)
-        data = await self._threads.run(native.encode, new)
-        store = self._store
+        path, store = self._reader.state_file, self._store
+        data = await self._threads.run(encode_state, new, path)
         if not store.capabilities.compare_and_swap:
-            await store.put(STATE_FILE, data)
+            await store.put(path, data)
             return changed
         try:
             if etag is None:
-                info = await store.put(STATE_FILE, data, mode="create")
+                self._created = True
+                info = await store.put(path, data, mode="create")
             else:
-                info = await store.replace_if(STATE_FILE, data, etag)
+                info = await store.replace_if(path, data, etag)
         except (ObjectExistsError, PreconditionFailedError):
-            log.debug("%s/%s was changed by another writer, trying again", store.url, STATE_FILE)
+            log.debug("%s/%s was changed by another writer, trying again", store.url, path)
             return None
         except StoreError as error:
             if not error.retryable:

@@ -1,11 +1,15 @@
-"""The native format, version 1: records, parts and the state file as JSON. `docs/format.md` specifies it.
+"""The native format: records, parts and the state file as JSON. `docs/format.md` specifies it.
+
+Records are of version 1, but for those whose manifest stands in a body: older readers must not take these for whole.
 
 Whatever these functions are given to decode, they raise `ManifestError` and nothing else.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, cast
+from collections.abc import Mapping
+from types import UnionType
+from typing import Any
 
 import msgspec
 import xxhash
@@ -13,13 +17,23 @@ import xxhash
 from asyncsaver.errors import ManifestError
 from asyncsaver.formats.batches import BATCH, LARGE, UNREADABLE, decode_tensors, decode_tree, encode_members
 from asyncsaver.formats.record_checks import check_part, check_record, check_state
-from asyncsaver.model.manifest import FORMAT, VERSION, Manifest, Part, Record
+from asyncsaver.model.manifest import (
+    FORMAT,
+    SUMMARY_VERSION,
+    VERSION,
+    Aborted,
+    Deleted,
+    Manifest,
+    Part,
+    Record,
+    Summary,
+)
 from asyncsaver.model.names import slot_path
 from asyncsaver.model.statefile import FORMAT as STATE_FORMAT
 from asyncsaver.model.statefile import VERSION as STATE_VERSION
 from asyncsaver.model.statefile import StateFile
 
-T = TypeVar("T")
+_Kinds = Mapping[int, type | UnionType]  # version → what a document of it holds
 _OPENING = b'{"checksum":"'
 _SEALED = len(_OPENING) + 32 + 1  # from here on the checksum counts: after the quote that ends it
 
@@ -60,39 +74,39 @@ def decode_record(data: bytes, *, name: str, slot: int) -> Record:
             contradicts itself.
     """
     where = slot_path(name, slot)
-    record: Record = _decode(data, where, Record, FORMAT, VERSION)  # type: ignore[arg-type]  # a union is no type to mypy
+    record: Record = _decode(data, where, FORMAT, {VERSION: Manifest | Deleted | Aborted, SUMMARY_VERSION: Summary})
     check_record(record, where, name=name, slot=slot)
     return record
 
 
 def decode_part(data: bytes, where: str) -> Part:
     """Read a rank's part, found at the path ``where``."""
-    part = _decode(data, where, Part, "asyncsaver-part", VERSION)
+    part: Part = _decode(data, where, "asyncsaver-part", {VERSION: Part})
     check_part(part, where)
     return part
 
 
 def decode_state(data: bytes, where: str) -> StateFile:
     """Read a state file."""
-    state = _decode(data, where, StateFile, STATE_FORMAT, STATE_VERSION)
+    state: StateFile = _decode(data, where, STATE_FORMAT, {STATE_VERSION: StateFile})
     check_state(state, where)
     return state
 
 
-def _other_version(data: bytes, version: int) -> str:
+def _other_version(data: bytes, kinds: _Kinds) -> str:
     """What a document whose checksum differs says of its version, if that is another one."""
     try:
         said = msgspec.json.decode(data, type=_Head).version
     except UNREADABLE:
         return ""
-    return "" if said == version else f" (it says that it is of format version {said}, which is unknown)"
+    return "" if said in kinds else f" (it says that it is of format version {said}, which is unknown)"
 
 
-def _decode(data: bytes, where: str, kind: type[T], expected: str, version: int) -> T:
+def _decode(data: bytes, where: str, expected: str, kinds: _Kinds) -> Any:
     sealed = data[: len(_OPENING)] == _OPENING
     if sealed and data[len(_OPENING) : _SEALED] != _checksum(data):
         raise ManifestError(
-            f"{where}: damaged: its checksum differs, some byte is not what was written{_other_version(data, version)}",
+            f"{where}: damaged: its checksum differs, some byte is not what was written{_other_version(data, kinds)}",
             path=where,
         )
     try:
@@ -104,22 +118,22 @@ def _decode(data: bytes, where: str, kind: type[T], expected: str, version: int)
         ) from error
     if head.format != expected:
         raise ManifestError(f"{where}: format is {head.format[:100]!r}, not {expected!r}", path=where)
-    if head.version != version:
+    if head.version not in kinds:
         raise ManifestError(
-            f"{where}: format version {head.version} is unknown, this asyncsaver reads version {version}; "
+            f"{where}: format version {head.version} is unknown, this asyncsaver reads version {' and '.join(map(str, kinds))}; "
             "a newer one may have written it",
             path=where,
         )
     if not sealed:  # asked last: another format, or another version of this one, has no reason to begin so
         raise ManifestError(f"{where}: damaged: does not begin with its checksum", path=where)
     try:
-        value = msgspec.json.decode(small, type=kind)
+        value = msgspec.json.decode(small, type=kinds[head.version])
         if not large or not isinstance(value, (Manifest, Part)):
             return value
         filled: dict[str, Any] = {"tensors": decode_tensors(large["tensors"])} if "tensors" in large else {}
         if "tree" in large and isinstance(value, Manifest):
             filled["tree"] = decode_tree(large["tree"])
-        return cast("T", msgspec.structs.replace(cast("Manifest | Part", value), **filled))
+        return msgspec.structs.replace(value, **filled)
     except UNREADABLE as error:
         raise ManifestError(f"{where}: damaged: {error}", path=where) from error
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from asyncsaver.errors import ManifestError
 from asyncsaver.formats.checks import check_files, check_tensors
 from asyncsaver.model.checkpoint import check_metadata, decode_metrics
-from asyncsaver.model.manifest import LARGEST, Deleted, Manifest, Part, Record
+from asyncsaver.model.manifest import LARGEST, CommitRecord, Deleted, Manifest, Part, Record, Summary
 from asyncsaver.model.merge import check_coverage
-from asyncsaver.model.names import MAX_STEP, check_relative, is_save_id
+from asyncsaver.model.names import MAX_STEP, check_relative, is_save_id, save_folder
 from asyncsaver.model.statefile import Entry, StateFile
 
 
@@ -28,10 +28,18 @@ def check_record(record: Record, where: str, *, name: str, slot: int) -> None:
     step = record.step
     if step is not None and not (0 <= step <= MAX_STEP and name.endswith((f"-{step}", f"-{step:08d}"))):
         raise ManifestError(f"{where}: is the record of step {step}", path=where)
-    if isinstance(record, Manifest):
+    if isinstance(record, CommitRecord):
         if not is_save_id(record.save_id):
             raise ManifestError(f"{where}: {record.save_id[:100]!r} is no save id", path=where)
         _check_listed(record, where)
+    if isinstance(record, Summary):
+        body = record.body
+        # What is deleted with a checkpoint is its save folder.
+        if not check_relative(body.path, where).startswith(save_folder(name, record.save_id)):
+            raise ManifestError(f"{where}: {body.path} is not in the folder of its save", path=where)
+        if not 0 <= body.size <= LARGEST:
+            raise ManifestError(f"{where}: {body.path} cannot have {body.size} bytes", path=where)
+    elif isinstance(record, Manifest):
         check_files(record.files, where)
         for tensor, entry in check_tensors(record.tensors, record.files, where):
             try:
@@ -59,7 +67,7 @@ def check_state(state: StateFile, where: str) -> None:
         _check_listed(entry, where)
 
 
-def _check_listed(record: Manifest | Entry, where: str) -> None:
+def _check_listed(record: CommitRecord | Entry, where: str) -> None:
     """Check what manifests and entries of the state file have in common."""
     for field in ("sequence", "total_bytes", "world_size"):
         if not 0 <= getattr(record, field) <= LARGEST:

@@ -97,6 +97,7 @@ class Catalog:
         damaged: path of a record that cannot be read → why.
         folders: what is listed, by name.
         seen: what the state file said at that time, by the path of the record.
+        last_preserved: likewise, of all state files; see `StateFile`.
     """
 
     checkpoints: Sequence[Entry]
@@ -105,6 +106,7 @@ class Catalog:
     damaged: Mapping[str, Exception]
     folders: Mapping[str, Folder]
     seen: Mapping[str, Entry] = field(default_factory=dict)
+    last_preserved: datetime | None = None
 
     def by_name(self, name: str) -> Entry | None:
         """The committed checkpoint of that name, if there is one."""

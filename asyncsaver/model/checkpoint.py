@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from asyncsaver.model.manifest import Manifest
+from asyncsaver.model.manifest import CommitRecord
 from asyncsaver.model.nodes import is_text
 from asyncsaver.model.statefile import Entry
 from asyncsaver.model.stats import SaveStats
@@ -124,11 +124,13 @@ def _check_text(value: str, path: str) -> str:
     return value
 
 
-def checkpoint_of(record: Manifest | Entry, url: str, *, pinned: bool, stats: SaveStats | None = None) -> Checkpoint:
+def checkpoint_of(
+    record: CommitRecord | Entry, url: str, *, pinned: bool, stats: SaveStats | None = None
+) -> Checkpoint:
     """Describe a committed checkpoint to users.
 
     Args:
-        record: its manifest, or its entry in the state file.
+        record: that of its slot, or its entry in the state file.
         url: of the root.
         pinned: whether a pin stands beside it.
         stats: of the save that made it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from asyncsaver.model.manifest import LARGEST, Json
+from asyncsaver.model.manifest import LARGEST, Json, ManifestFormat
 from asyncsaver.model.names import Naming, check_prefix
 from asyncsaver.model.retention import RetentionPolicy, policy_from_arguments
 
@@ -16,7 +16,6 @@ DEFAULT_COMMIT_TIMEOUT = 300.0
 # What the design names and this version does not have yet: argument → the values it accepts.
 _ONLY: dict[str, tuple[Any, ...]] = {
     "format": ("native",),
-    "manifest_format": ("json",),
     "incremental": (False,),
     "rank": (0,),
     "world_size": (1,),
@@ -38,6 +37,7 @@ class SaverConfig:
         commit_timeout: seconds for a commit that the store leaves unclear.
         retry_timeout: seconds in which a request that fails is sent again.
         as_json: what manifests keep of it.
+        manifest_format: see `Saver`.
     """
 
     naming: Naming
@@ -48,6 +48,7 @@ class SaverConfig:
     commit_timeout: float
     retry_timeout: float
     as_json: dict[str, Json]
+    manifest_format: ManifestFormat = "json"
 
 
 def check_config(
@@ -67,6 +68,7 @@ def check_config(
     progress: object,
     clock: object,
     on_stats: object = None,
+    manifest_format: str = "json",
     **only: Any,
 ) -> SaverConfig:
     """Check the arguments of `Saver`, which describes them.
@@ -81,6 +83,8 @@ def check_config(
                 f"{argument}={value!r} is not available in this version; {argument} can be "
                 + " or ".join(repr(one) for one in accepted)
             )
+    if manifest_format not in ("json", "proto"):
+        raise ValueError(f"manifest_format must be 'json' or 'proto', not {manifest_format!r}")
     for argument, flag in (
         ("single_writer", single_writer),
         ("read_only", read_only),
@@ -95,7 +99,7 @@ def check_config(
         raise TypeError(f"retention must be a RetentionPolicy, not {type(retention).__name__}")
     arguments = policy_from_arguments(max_to_keep, keep_checkpoint_every_n_hours)
     if concurrency is not None:
-        _positive("concurrency", concurrency)
+        check_positive("concurrency", concurrency)
     for argument, seconds in (("commit_timeout", commit_timeout), ("retry_timeout", retry_timeout)):
         if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
             raise TypeError(f"{argument} must be a number of seconds, not {type(seconds).__name__}")
@@ -106,22 +110,25 @@ def check_config(
     return SaverConfig(
         naming=Naming(check_prefix(prefix), pad_step_number),
         policy=retention or arguments,
-        shard_bytes=_positive("shard_bytes", shard_bytes),
-        memory_budget=_positive("memory_budget", memory_budget),
+        shard_bytes=check_positive("shard_bytes", shard_bytes),
+        memory_budget=check_positive("memory_budget", memory_budget),
         concurrency=concurrency,
         commit_timeout=float(commit_timeout),
         retry_timeout=float(retry_timeout),
+        manifest_format="proto" if manifest_format == "proto" else "json",
         as_json={
             "prefix": prefix,
             "pad_step_number": pad_step_number,
             "max_to_keep": max_to_keep,
             "keep_checkpoint_every_n_hours": keep_checkpoint_every_n_hours,
             "shard_bytes": shard_bytes,
+            **({} if manifest_format == "json" else {"manifest_format": manifest_format}),
         },
     )
 
 
-def _positive(argument: str, value: object) -> int:
+def check_positive(argument: str, value: object) -> int:
+    """Return an argument that is a number from 1 to `LARGEST`; anything else raises `TypeError` or `ValueError`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{argument} must be an int, not {type(value).__name__}")
     if value < 1:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 Utc = Annotated[datetime, msgspec.Meta(tz=True)]
 VERSION = 1
+SUMMARY_VERSION = 2
+"""Of the records whose tree, tensors and files stand elsewhere."""
 FORMAT = "asyncsaver"
 LARGEST = 2**63 - 1
 """No count, size or number of bytes in a record is larger: NumPy takes no more, and not every JSON encoder does."""
+ManifestFormat = Literal["json", "proto"]
+"""How a manifest is written: as the record itself, or as a protobuf body beside a record that is its summary."""
 Json = Any
 """A JSON value as `msgspec` decodes it: None, bool, int, float, str, list or dict with str keys."""
 
@@ -112,6 +116,34 @@ class Manifest(_Record, frozen=True, kw_only=True, tag="committed"):
     saver: dict[str, Json] = {}
 
 
+class Body(msgspec.Struct, frozen=True):
+    """The object that holds a manifest, where the record at the slot is but its summary.
+
+    Attributes:
+        path: relative to the root, under the save id.
+        size: in bytes.
+        xxh3_128: of these bytes, 32 hex digits.
+    """
+
+    path: str
+    size: int
+    xxh3_128: str
+
+
+class Summary(_Record, frozen=True, kw_only=True, tag="committed"):
+    """A committed checkpoint, whose tree, tensors and files stand in a body of their own; the other fields are a `Manifest`'s."""
+
+    version: int = SUMMARY_VERSION
+    save_id: str
+    sequence: int
+    world_size: int
+    total_bytes: int
+    body: Body
+    metrics: dict[str, int | float | str] = {}
+    metadata: Json = None
+    saver: dict[str, Json] = {}
+
+
 class Deleted(_Record, frozen=True, kw_only=True, tag="deleted"):
     """A tombstone: stands where a manifest stood, and lists what is to be deleted."""
 
@@ -125,4 +157,21 @@ class Aborted(_Record, frozen=True, kw_only=True, tag="aborted"):
     condemned: list[str]
 
 
-Record = Manifest | Deleted | Aborted
+CommitRecord = Manifest | Summary
+"""What stands at a slot when a checkpoint is committed there."""
+Record = CommitRecord | Deleted | Aborted
+
+
+def summary_of(manifest: Manifest, body: Body) -> Summary:
+    """What is to stand at the slot for a manifest that has been written as a body."""
+    shared = {name: getattr(manifest, name) for name in _SHARED}
+    return Summary(body=body, **shared)
+
+
+def whole(summary: Summary, body: Manifest) -> Manifest:
+    """The manifest of a checkpoint: what its summary says, and the tree, the tensors and the files of its body."""
+    shared = {name: getattr(summary, name) for name in _SHARED}
+    return Manifest(tree=body.tree, tensors=body.tensors, files=body.files, **shared)
+
+
+_SHARED = tuple(sorted({*Summary.__struct_fields__} - {"version", "body"}))

@@ -10,11 +10,14 @@ from datetime import UTC, datetime
 from asyncsaver.errors import ManifestError
 
 STATE_FILE = "checkpoint.json"
+PROTO_STATE_FILE = "checkpoint.pb"
+BODY_FILE = "manifest.pb"
 INDEX_FILE = "model.safetensors.index.json"
 PINNED_MARKER = "pinned.json"
 PRESERVED_MARKER = "preserved.json"
 MAX_STEP = 2**63 - 1
 
+_STATE_FILES = {STATE_FILE, PROTO_STATE_FILE}
 _SLOT = re.compile(r"manifest(?:-([0-9]{4,9}))?\.json")
 _SAVE_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}")
 _PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+@-]{0,99}")
@@ -28,14 +31,14 @@ def check_prefix(prefix: object) -> str:
         raise ValueError(
             f"prefix {prefix!r} must be 1 to 100 letters, digits or ._=+@- and start with a letter, a digit or _"
         )
-    if prefix == STATE_FILE:
+    if prefix in _STATE_FILES:
         raise ValueError(f"prefix {prefix!r} is the name of the state file")
     return prefix
 
 
 def is_prefix(text: str) -> bool:
     """Whether `check_prefix` lets it pass."""
-    return _PREFIX.fullmatch(text) is not None and text != STATE_FILE
+    return _PREFIX.fullmatch(text) is not None and text not in _STATE_FILES
 
 
 def check_step(step: object) -> int:
@@ -122,6 +125,11 @@ def save_folder(name: str, save_id: str) -> str:
 def part_path(name: str, save_id: str, rank: int) -> str:
     """Where a rank lists what it has written."""
     return f"{name}/{save_id}/part-{rank:05d}.json"
+
+
+def body_path(name: str, save_id: str) -> str:
+    """Where an attempt writes its manifest, if the record at the slot is only to be its summary."""
+    return save_folder(name, save_id) + BODY_FILE
 
 
 def shard_filename(number: int, count: int) -> str:

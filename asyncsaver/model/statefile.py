@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from asyncsaver.model.manifest import Aborted, Deleted, Json, Manifest, Record, Utc
+from asyncsaver.model.manifest import Aborted, Deleted, Json, Manifest, Record, Summary, Utc
 from asyncsaver.model.names import slot_path
 
 VERSION = 1
@@ -116,7 +116,7 @@ def entry_of(record: Record, etag: str | None) -> Entry:
     """The entry for a record that was read from, or written to, its slot."""
     common = {"name": record.name, "step": record.step, "slot": record.slot, "etag": etag, "created": record.created}
     match record:
-        case Manifest():
+        case Manifest() | Summary():
             return Entry(
                 state="committed",
                 save_id=record.save_id,

@@ -8,7 +8,7 @@ import msgspec
 
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import StoreError
-from asyncsaver.model.manifest import Deleted, Manifest
+from asyncsaver.model.manifest import CommitRecord, Deleted
 from asyncsaver.model.names import PINNED_MARKER
 from asyncsaver.model.statefile import StateFile, entry_of
 from asyncsaver.prune.prune import Changes, delete_entries
@@ -29,13 +29,13 @@ async def delete_checkpoint(root: Root, names: Sequence[str], *, writer: str) ->
     for name in names:
         found = await root.reader.folder(name)
         changes.seen = {name: found}
-        committed = any(isinstance(one.record, Manifest) for one in found.records.values())
+        committed = any(isinstance(one.record, CommitRecord) for one in found.records.values())
         deleted = deleted or committed
         # Also what an interrupted prune has left of replaced ones: who deletes by hand wants all of it to be gone.
         entries = [
             entry_of(one.record, one.etag)
             for one in found.records.values()
-            if isinstance(one.record, Manifest)
+            if isinstance(one.record, CommitRecord)
             or (isinstance(one.record, Deleted) and one.record.save_id in found.folder.saves)
         ]
         await delete_entries(root, entries, changes, writer=writer)
@@ -62,7 +62,7 @@ async def delete_checkpoint(root: Root, names: Sequence[str], *, writer: str) ->
     return deleted
 
 
-async def set_pin(root: Root, manifest: Manifest, *, pinned: bool) -> None:
+async def set_pin(root: Root, manifest: CommitRecord, *, pinned: bool) -> None:
     """Put a mark beside a checkpoint that keeps retention from deleting it, or take it away."""
     path = f"{manifest.name}/{PINNED_MARKER}"
     if pinned:

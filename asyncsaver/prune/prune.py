@@ -65,7 +65,10 @@ async def prune_root(
     def change(state: StateFile) -> StateFile:
         return state.reconciled(catalog.entries, late=late, began=began, seen=catalog.seen)
 
-    state = change((await root.reader.read_state())[0]) if dry_run else await root.update_state(change)
+    if dry_run:
+        state = change(StateFile(entries=catalog.entries, last_preserved=catalog.last_preserved))
+    else:
+        state = await root.update_state(change)
     return await prune_entries(root, policy, state, writer=writer, dry_run=dry_run)
 
 

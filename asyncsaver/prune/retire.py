@@ -10,7 +10,7 @@ from asyncsaver.catalog.reader import FoundRecord
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import ObjectNotFoundError, PreconditionFailedError, StoreError
 from asyncsaver.formats import native
-from asyncsaver.model.manifest import Aborted, Deleted
+from asyncsaver.model.manifest import Aborted, Deleted, Summary
 from asyncsaver.model.names import PINNED_MARKER, PRESERVED_MARKER, save_folder, slot_path
 from asyncsaver.model.statefile import Entry, entry_of
 
@@ -44,7 +44,7 @@ async def retire(root: Root, entry: Entry, *, writer: str, seen: FoundRecord | N
         created=root.now(),
         writer=writer,
         save_id=record.save_id,
-        files=[file.path for file in record.files],
+        files=[record.body.path] if isinstance(record, Summary) else [file.path for file in record.files],
     )
     return await _replace(root, found, tombstone)
 

@@ -11,7 +11,7 @@ from asyncsaver.catalog.root import Root
 from asyncsaver.errors import ObjectExistsError, ObjectNotFoundError, StoreError
 from asyncsaver.formats import native
 from asyncsaver.model.catalog import Catalog, Folder, Listed, next_slot
-from asyncsaver.model.manifest import Aborted, Manifest
+from asyncsaver.model.manifest import Aborted, CommitRecord
 from asyncsaver.model.names import Naming, save_folder, slot_path
 from asyncsaver.prune.clock import store_time
 from asyncsaver.prune.report import SweepReport, Swept
@@ -177,7 +177,7 @@ async def _remove_marks(root: Root, name: str, *, gone: Collection[str]) -> None
     found = await root.reader.folder(name)
     if found.damaged or not found.folder.saves.keys() <= set(gone):
         return
-    if any(isinstance(one.record, Manifest) for one in found.records.values()):
+    if any(isinstance(one.record, CommitRecord) for one in found.records.values()):
         return
     try:
         await remove_markers(root, name)

@@ -15,9 +15,9 @@ from asyncsaver.errors import (
     ManifestError,
     ObjectNotFoundError,
 )
-from asyncsaver.model.catalog import Catalog
+from asyncsaver.model.catalog import Catalog, Folder
 from asyncsaver.model.checkpoint import Checkpoint
-from asyncsaver.model.manifest import Deleted, Manifest
+from asyncsaver.model.manifest import CommitRecord, Deleted, Manifest
 from asyncsaver.model.names import parse_slot, slot_path
 from asyncsaver.model.statefile import Entry
 
@@ -85,11 +85,15 @@ async def find_checkpoint(root: Root, checkpoint: Checkpoint) -> Found:
     if checkpoint.slot in found.damaged:
         raise found.damaged[checkpoint.slot]
     standing = found.records.get(checkpoint.slot)
-    if standing is None or not isinstance(standing.record, Manifest) or standing.record.save_id != checkpoint.save_id:
+    if (
+        standing is None
+        or not isinstance(standing.record, CommitRecord)
+        or standing.record.save_id != checkpoint.save_id
+    ):
         raise CheckpointDeletedError(
             f"{root.store.url}/{checkpoint.name}: save {checkpoint.save_id} does not stand any more; it was deleted or replaced"
         )
-    return Found(standing.record, found.folder.pinned, found.folder.sizes(checkpoint.save_id))
+    return await _found(root, standing.record, found.folder)
 
 
 async def find_name(root: Root, name: str) -> Found | Deleted | None:
@@ -101,20 +105,40 @@ async def find_name(root: Root, name: str) -> Found | Deleted | None:
     looked: set[int] = set()
     while True:
         folder = await root.reader.folder(name)
-        found = _highest(folder)
-        if isinstance(found, Found) or folder.folder.slots.keys() <= looked:
-            return found
+        highest = _highest(folder)
+        if isinstance(highest, CommitRecord):
+            try:
+                return await _found(root, highest, folder.folder)
+            except CheckpointDeletedError:
+                continue
+        if folder.folder.slots.keys() <= looked:
+            return highest
         looked |= folder.folder.slots.keys()
 
 
-def _highest(found: FolderRecords) -> Found | Deleted | None:
+async def _found(root: Root, record: CommitRecord, folder: Folder) -> Found:
+    """What was found, once its manifest is whole.
+
+    Raises:
+        CheckpointDeletedError: it was deleted meanwhile.
+        CheckpointCorruptError: its manifest is damaged, or missing.
+    """
+    try:
+        manifest = await root.reader.manifest(record)
+    except CheckpointCorruptError as error:
+        await explain_damage(root, record, error)
+        raise
+    return Found(manifest, folder.pinned, folder.sizes(record.save_id))
+
+
+def _highest(found: FolderRecords) -> CommitRecord | Deleted | None:
     deleted: Deleted | None = None
     for slot in sorted({*found.records, *found.damaged}, reverse=True):
         if slot in found.damaged:
             raise found.damaged[slot]
         record = found.records[slot].record
-        if isinstance(record, Manifest):
-            return Found(record, found.folder.pinned, found.folder.sizes(record.save_id))
+        if isinstance(record, CommitRecord):
+            return record
         if isinstance(record, Deleted):
             deleted = deleted or record
     return deleted
@@ -126,6 +150,7 @@ async def find_latest(root: Root) -> Found | None:
     When it is deleted at this very moment, the next one is taken, and the log says so.
 
     Raises:
+        CheckpointCorruptError: the body of its manifest is missing, or damaged.
         ManifestError: a manifest that may be the newest is damaged: which one is the latest cannot be told. Restore one by its
             step, or delete the damaged one.
     """
@@ -138,9 +163,11 @@ async def find_latest(root: Root) -> Found | None:
             record = (await root.reader.record(newest.name, newest.slot)).record
         except ObjectNotFoundError:
             record = None
-        if isinstance(record, Manifest):
-            folder = catalog.folders[newest.name]
-            return Found(record, folder.pinned, folder.sizes(record.save_id))
+        if isinstance(record, CommitRecord):
+            try:
+                return await _found(root, record, catalog.folders[newest.name])
+            except CheckpointDeletedError:
+                pass
         log.warning("%s/%s was deleted while it was looked up, taking the next one", root.store.url, newest.name)
     raise CheckpointDeletedError(
         f"{root.store.url}: {_TRIES} times the latest checkpoint was deleted while it was looked up"
@@ -164,7 +191,7 @@ def newest_of(catalog: Catalog) -> Entry | None:
     return newest
 
 
-async def explain_damage(root: Root, manifest: Manifest, error: CheckpointCorruptError) -> None:
+async def explain_damage(root: Root, manifest: CommitRecord, error: CheckpointCorruptError) -> None:
     """Read the slot again after something was missed: perhaps the checkpoint was deleted meanwhile.
 
     Raises:
@@ -174,7 +201,7 @@ async def explain_damage(root: Root, manifest: Manifest, error: CheckpointCorrup
     if manifest.slot in folder.damaged:
         return  # nobody has deleted it: its manifest has been damaged since, too
     standing = folder.records.get(manifest.slot)
-    if standing and isinstance(standing.record, Manifest) and standing.record.save_id == manifest.save_id:
+    if standing and isinstance(standing.record, CommitRecord) and standing.record.save_id == manifest.save_id:
         return
     where = f"{root.store.url}/{slot_path(manifest.name, manifest.slot)}"
     raise CheckpointDeletedError(f"{where}: the checkpoint was deleted while it was being read") from error

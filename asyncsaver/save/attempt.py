@@ -13,9 +13,10 @@ from asyncsaver.aio.tasks import run_all, run_both
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import AsyncSaverError, CheckpointCorruptError, CommitUnknownError
 from asyncsaver.formats import native
+from asyncsaver.formats.encodings import encode_body
 from asyncsaver.formats.safetensors import encode_index
 from asyncsaver.model.checkpoint import Progress
-from asyncsaver.model.manifest import Aborted, FileEntry, Json, Manifest, Part
+from asyncsaver.model.manifest import Aborted, Body, CommitRecord, FileEntry, Json, Manifest, Part, summary_of
 from asyncsaver.model.merge import check_sizes, merge_parts
 from asyncsaver.model.names import INDEX_FILE, PINNED_MARKER, new_save_id, part_path, save_folder, slot_path
 from asyncsaver.save.commit import Committed, choose_slot, commit, condemned_error
@@ -66,7 +67,7 @@ class Attempt:
         pinned: whether a pin will stand beside it: the one asked for, or that of the checkpoint it replaces.
         preserved: whether retention has decided to keep the checkpoint it replaces for good.
         outcome: whether it has become a checkpoint.
-        bytes_written: shards, part, index and manifest.
+        bytes_written: shards, part, index, manifest, and its body where it has one.
     """
 
     root: Root
@@ -83,6 +84,7 @@ class Attempt:
     outcome: Literal["not committed", "unknown", "committed"] = field(init=False, default="not committed")
     bytes_written: int = field(init=False, default=0)
     _pinning: bool = field(init=False, default=False)
+    _body: Body | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.save_id = new_save_id(self.root.clock(), self.root.random_bits(64))
@@ -122,7 +124,7 @@ class Attempt:
         return part
 
     async def merge(self, part: Part, sequence: int) -> Manifest:
-        """Write the part and the index, check that every shard stands on the store as it was written, and merge.
+        """Merge, write part and index (and the body of the manifest), and check that every shard stands as it was written.
 
         What this process has written it knows; only the parts of others would have to be read.
 
@@ -143,9 +145,7 @@ class Attempt:
 
     async def _merge(self, part: Part, sequence: int) -> Manifest:
         files, tensors = await self.root.threads.run(merge_parts, [part], save_id=self.save_id, world_size=1)
-        # At once: none of them says anything about the others.
-        await run_all([self._put_part(part), self._put_index(part), self._check_written(files)])
-        return Manifest(
+        manifest = Manifest(
             name=self.request.name,
             step=self.request.step,
             slot=self.slot,
@@ -162,6 +162,11 @@ class Attempt:
             metadata=self.request.metadata,
             saver=dict(self.saver),
         )
+        # At once: none of them says anything about the others.
+        await run_all(
+            [self._put_part(part), self._put_index(part), self._put_body(manifest), self._check_written(files)]
+        )
+        return manifest
 
     async def commit(self, manifest: Manifest) -> Committed:
         """Make it a checkpoint. Runs to its end even when cancelled; `outcome` then tells what became of it."""
@@ -171,10 +176,12 @@ class Attempt:
             self._pinning = True
             await self.root.store.put(self._pin_path, b"{}")
 
+        record: CommitRecord = manifest if self._body is None else summary_of(manifest, self._body)
+
         async def settle() -> Committed:
             self.outcome = "unknown"
             try:
-                result = await commit(self.root, manifest, overwrite=self.request.overwrite, limit=self.commit_timeout)
+                result = await commit(self.root, record, overwrite=self.request.overwrite, limit=self.commit_timeout)
             except CommitUnknownError:
                 raise
             except AsyncSaverError:
@@ -231,6 +238,13 @@ class Attempt:
         if part.files:
             data = await self.root.threads.run(_index, part, self.folder, self.staged.nbytes)
             await self.root.store.put(self.folder + INDEX_FILE, data)
+            self.bytes_written += len(data)
+
+    async def _put_body(self, manifest: Manifest) -> None:
+        if self.root.manifest_format == "proto":
+            data, body = await self.root.threads.run(encode_body, manifest)
+            await self.root.store.put(body.path, data)
+            self._body = body
             self.bytes_written += len(data)
 
     async def _check_written(self, files: Sequence[FileEntry]) -> None:

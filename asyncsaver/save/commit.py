@@ -25,7 +25,7 @@ from asyncsaver.errors import (
 )
 from asyncsaver.formats import native
 from asyncsaver.model.catalog import next_slot
-from asyncsaver.model.manifest import Aborted, Deleted, Manifest
+from asyncsaver.model.manifest import Aborted, CommitRecord, Deleted, Record
 from asyncsaver.model.names import slot_path
 from asyncsaver.store.contract import PutMode
 from asyncsaver.store.retry import full_jitter
@@ -48,7 +48,7 @@ def choose_slot(found: FolderRecords, url: str, *, overwrite: bool) -> int:
     name = found.folder.name
     if not overwrite:
         for slot, one in sorted(found.records.items(), reverse=True):
-            if isinstance(one.record, Manifest):
+            if isinstance(one.record, CommitRecord):
                 raise CheckpointExistsError(
                     f"{url}/{name} is committed already (save {one.record.save_id} at {slot_path(name, slot)}); "
                     "overwrite=True replaces it"
@@ -63,22 +63,22 @@ def choose_slot(found: FolderRecords, url: str, *, overwrite: bool) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A commit that is certain: the manifest as it stands, its etag, and its size in bytes."""
+    """A commit that is certain: the manifest, or its summary, as it stands at the slot, its etag, and its size in bytes."""
 
-    manifest: Manifest
+    manifest: CommitRecord
     etag: str | None
     nbytes: int
 
 
-async def commit(root: Root, manifest: Manifest, *, overwrite: bool, limit: float) -> Committed:
-    """Create the manifest at its slot, or at a later one if only fences for others stand in the way.
+async def commit(root: Root, record: CommitRecord, *, overwrite: bool, limit: float) -> Committed:
+    """Create a record at its slot, or at a later one if only fences for others stand in the way.
 
     Any answer that is not a clear success is settled by reading the slot back. Run it under
     `aio.completion.to_completion`: stopped halfway, nobody would know whether the checkpoint exists.
 
     Args:
         root: where to.
-        manifest: complete; its `slot` was chosen when the attempt began.
+        record: complete, and so is what it refers to; its `slot` was chosen when the attempt began.
         overwrite: for the message, when another save came first.
         limit: seconds in all, after which an unclear commit is given up.
 
@@ -98,37 +98,37 @@ async def commit(root: Root, manifest: Manifest, *, overwrite: bool, limit: floa
     try:
         async with asyncio.timeout(limit):
             while True:
-                data = await root.threads.run(native.encode, manifest)
+                data = await root.threads.run(native.encode, record)
                 attempt += 1
                 try:
-                    written = await root.store.put(slot_path(manifest.name, manifest.slot), data, mode=mode)
-                    return Committed(manifest, written.etag, len(data))
+                    written = await root.store.put(slot_path(record.name, record.slot), data, mode=mode)
+                    return Committed(record, written.etag, len(data))
                 except StoreError as error:
                     unclear = error
-                found = await _read_back(root, manifest, rng)
+                found = await _read_back(root, record, rng)
                 if found is None:
                     if isinstance(unclear, AccessDeniedError) or (not unclear.retryable and attempt >= _REFUSALS):
                         raise (
-                            _unknown(root, manifest, f"refused after an unanswered request: {unclear}")
+                            _unknown(root, record, f"refused after an unanswered request: {unclear}")
                             if may_land
                             else unclear
                         )
                     may_land = may_land or unclear.retryable
                     await asyncio.sleep(full_jitter(attempt, rng=rng))
-                elif isinstance(found.record, Manifest) and found.record.save_id == manifest.save_id:
-                    return Committed(manifest, found.etag, len(data))
-                elif isinstance(found.record, Aborted) and manifest.save_id not in found.record.condemned:
-                    manifest = msgspec.structs.replace(manifest, slot=manifest.slot + 1)
+                elif isinstance(found.record, CommitRecord) and found.record.save_id == record.save_id:
+                    return Committed(record, found.etag, len(data))
+                elif isinstance(found.record, Aborted) and record.save_id not in found.record.condemned:
+                    record = msgspec.structs.replace(record, slot=record.slot + 1)
                 else:
-                    raise _refusal(root, manifest, found.record, overwrite=overwrite)
+                    raise _refusal(root, record, found.record, overwrite=overwrite)
     except TimeoutError as error:
         if isinstance(error, AsyncSaverError):
             raise
-        raise _unknown(root, manifest, f"not settled within {limit:g} s: {unclear or 'no answer'}") from unclear
+        raise _unknown(root, record, f"not settled within {limit:g} s: {unclear or 'no answer'}") from unclear
 
 
-def _unknown(root: Root, manifest: Manifest, why: str) -> CommitUnknownError:
-    path = slot_path(manifest.name, manifest.slot)
+def _unknown(root: Root, mine: CommitRecord, why: str) -> CommitUnknownError:
+    path = slot_path(mine.name, mine.slot)
     return CommitUnknownError(
         f"{root.store.url}/{path}: whether the commit went through is not known ({why}). What was written stays; if it went "
         "through after all, the checkpoint is there.",
@@ -137,12 +137,12 @@ def _unknown(root: Root, manifest: Manifest, why: str) -> CommitUnknownError:
     )
 
 
-async def _read_back(root: Root, manifest: Manifest, rng: random.Random) -> FoundRecord | None:
+async def _read_back(root: Root, mine: CommitRecord, rng: random.Random) -> FoundRecord | None:
     """What stands at the slot now; None when nothing does. Asks until the store answers."""
-    path = f"{root.store.url}/{slot_path(manifest.name, manifest.slot)}"
+    path = f"{root.store.url}/{slot_path(mine.name, mine.slot)}"
     for attempt in itertools.count(1):
         try:
-            return await root.reader.record(manifest.name, manifest.slot)
+            return await root.reader.record(mine.name, mine.slot)
         except ObjectNotFoundError:
             return None
         except ManifestError as error:
@@ -161,13 +161,13 @@ def condemned_error(where: str, record: Aborted, save_id: str) -> SaveAbortedErr
     )
 
 
-def _refusal(root: Root, manifest: Manifest, record: Manifest | Deleted | Aborted, *, overwrite: bool) -> Exception:
-    where = f"{root.store.url}/{slot_path(manifest.name, manifest.slot)}"
+def _refusal(root: Root, mine: CommitRecord, record: Record, *, overwrite: bool) -> Exception:
+    where = f"{root.store.url}/{slot_path(mine.name, mine.slot)}"
     match record:
         case Aborted():
-            return condemned_error(where, record, manifest.save_id)
-        case Deleted() if record.save_id == manifest.save_id:
-            return CheckpointDeletedError(f"{where}: save {manifest.save_id} was committed and has been deleted since")
+            return condemned_error(where, record, mine.save_id)
+        case Deleted() if record.save_id == mine.save_id:
+            return CheckpointDeletedError(f"{where}: save {mine.save_id} was committed and has been deleted since")
         case _:
             hint = "another save replaced it at the same time" if overwrite else "overwrite=True replaces it"
             return CheckpointExistsError(f"{where}: save {record.save_id} was committed first; {hint}")

@@ -72,7 +72,7 @@ def test_a_document_without_its_checksum_is_refused(scene: Scene, kind: str) -> 
 
 
 def test_a_newer_version_is_told_from_damage() -> None:
-    newer = b'{"format":"asyncsaver","version":2,"all":"new"}'
+    newer = b'{"format":"asyncsaver","version":3,"all":"new"}'
     for data in (newer, seal(newer)):
-        with pytest.raises(ManifestError, match=r"version 2 is unknown.*a newer one may have written it"):
+        with pytest.raises(ManifestError, match=r"version 3 is unknown.*a newer one may have written it"):
             decode_record(data, name="ckpt", slot=0)

@@ -77,6 +77,7 @@ class Scenario:
         commits: what it commits, in order: checkpoint name and number of the state.
         removed: names of checkpoints that are gone when it is through.
         max_to_keep: of the saver.
+        manifest_format: of the saver; the one before it, and those that come afterwards, write JSON.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Scenario:
     commits: tuple[tuple[str, int], ...] = ()
     removed: frozenset[str] = field(default_factory=frozenset)
     max_to_keep: int | None = None
+    manifest_format: str = "json"
 
     @property
     def after(self) -> dict[str, int]:
@@ -144,6 +146,20 @@ SCENARIOS = (
     Scenario("prune", lambda saver, _: saver.prune(), removed=ALL_BUT_PINNED - {ckpt(3)}, max_to_keep=1),
     Scenario("sweep", lambda saver, _: saver.sweep(0)),
     Scenario("delete", lambda saver, _: saver.delete(3), removed=frozenset({ckpt(3)})),
+    Scenario(
+        "overwrite with protobuf",
+        lambda saver, _: saver.save(state_of(40), step=4, overwrite=True),
+        commits=((ckpt(4), 40),),
+        manifest_format="proto",
+    ),
+    Scenario(
+        "two saves with protobuf then prune",
+        _save_twice_and_prune,
+        commits=((ckpt(5), 50), (ckpt(6), 60)),
+        removed=ALL_BUT_PINNED,
+        max_to_keep=2,
+        manifest_format="proto",
+    ),
 )
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
@@ -152,5 +168,10 @@ def saver_for(scenario: Scenario, store: Store) -> Saver:
     """The saver that will be interrupted: three shards a state, and little patience, but enough for requests over HTTP."""
     commit_timeout = 5 if store.url.startswith("s3://") else 2
     return Saver(
-        store, shard_bytes=1, max_to_keep=scenario.max_to_keep, commit_timeout=commit_timeout, retry_timeout=0.3
+        store,
+        shard_bytes=1,
+        max_to_keep=scenario.max_to_keep,
+        commit_timeout=commit_timeout,
+        retry_timeout=0.3,
+        manifest_format=scenario.manifest_format,
     )

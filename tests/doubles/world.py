@@ -17,7 +17,8 @@ import pytest
 from asyncsaver import Saver
 from asyncsaver.errors import AsyncSaverError, StoreError, StoreTimeoutError
 from asyncsaver.formats import native
-from asyncsaver.model.manifest import Aborted, Deleted, Manifest, Record
+from asyncsaver.formats.encodings import STATE_FILES, decode_body
+from asyncsaver.model.manifest import Aborted, CommitRecord, Deleted, Manifest, Record
 from asyncsaver.model.names import is_save_id, parse_slot, slot_path
 from asyncsaver.store import Store
 from asyncsaver_backends.memory import MemoryStore
@@ -152,15 +153,18 @@ def assert_nothing_unreferenced(objects: Mapping[str, bytes]) -> None:
         slot = parse_slot(rest)
         if slot is not None:
             record = native.decode_record(data, name=name, slot=slot)
-            if isinstance(record, Manifest):
+            if isinstance(record, CommitRecord):
                 committed.add(name)
                 referenced.add(record.save_id)
-                assert {file.path for file in record.files} <= objects.keys(), f"{path} lacks files"
+                manifest = record if isinstance(record, Manifest) else decode_body(objects[record.body.path], record)
+                assert {file.path for file in manifest.files} <= objects.keys(), f"{path} lacks files"
             else:
                 assert isinstance(record, (Aborted, Deleted))
+    states = objects.keys() & STATE_FILES.values()
+    assert len(states) <= 1, "two kinds of savers, and the last has not removed the state file of the other"
     for path in objects:
         name, _, rest = path.partition("/")
-        if path == "checkpoint.json" or parse_slot(rest) is not None:
+        if path in states or parse_slot(rest) is not None:
             continue
         if rest in {"pinned.json", "preserved.json"}:
             assert name in committed, f"{path} stands beside nothing"

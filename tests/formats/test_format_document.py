@@ -20,15 +20,66 @@ from asyncsaver import Saver
 from asyncsaver.formats import native
 from asyncsaver.model.manifest import Aborted, Deleted, Manifest
 from asyncsaver.model.statefile import entry_of
+from asyncsaver.proto import manifest_pb2
 
 from ..golden.describe import describe  # noqa: TID252 - test folders are no packages
 from ..golden.states import EXTENDED, PLAIN, mixed, small  # noqa: TID252 - likewise
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "format.md"
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "v1"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 BLOCK = re.compile(r"^```json (?P<path>\S+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 Array = np.ndarray[Any, np.dtype[Any]]
 Json = Any
+
+
+class Message:
+    """A protobuf message as the bytes on storage have it: the number of a field → its values, in order."""
+
+    def __init__(self, data: bytes) -> None:
+        self.fields: dict[int, list[Any]] = {}
+        at = 0
+        while at < len(data):
+            tag, at = self.varint(data, at)
+            value: Any
+            if tag & 7 == 0:
+                value, at = self.varint(data, at)
+            elif tag & 7 == 5:
+                value, at = int.from_bytes(data[at : at + 4], "little"), at + 4
+            else:
+                assert tag & 7 == 2
+                size, at = self.varint(data, at)
+                value, at = data[at : at + size], at + size
+            self.fields.setdefault(tag >> 3, []).append(value)
+
+    def varint(self, data: bytes, at: int) -> tuple[int, int]:
+        value = shift = 0
+        while True:
+            value |= (data[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if data[at - 1] < 128:
+                return value, at
+
+    def number(self, field: int, absent: Any = 0) -> Any:
+        return self.fields.get(field, [absent])[-1]
+
+    def text(self, field: int) -> str:
+        return str(self.fields.get(field, [b""])[-1], "utf-8")
+
+    def messages(self, field: int) -> list[Message]:
+        return [Message(data) for data in self.fields.get(field, [])]
+
+    def numbers(self, field: int) -> list[int]:
+        """Those of a repeated field, packed or not."""
+        found: list[int] = []
+        for value in self.fields.get(field, []):
+            if isinstance(value, int):
+                found.append(value)
+                continue
+            at = 0
+            while at < len(value):
+                number, at = self.varint(value, at)
+                found.append(number)
+        return found
 
 
 class DocumentReader:
@@ -70,11 +121,52 @@ class DocumentReader:
                 continue
             slot = int(match[1] or 0)
             record = self.document(file.read_bytes())
-            assert (record["format"], record["version"]) == ("asyncsaver", 1)
+            assert (record["format"], record["version"] in {1, 2}) == ("asyncsaver", True)
             assert (record["name"], record["slot"]) == (name, slot)
             records[slot] = record
         committed = [slot for slot, record in records.items() if record["state"] == "committed"]
-        return records[max(committed)] if committed else None
+        if not committed:
+            return None
+        record = records[max(committed)]
+        return record if record["version"] == 1 else self.with_body(record)
+
+    def with_body(self, record: Json) -> Json:
+        data = (self.root / record["body"]["path"]).read_bytes()
+        assert len(data) == record["body"]["size"]
+        assert xxhash.xxh3_128_hexdigest(data) == record["body"]["xxh3_128"]
+        assert data[:8] == b"\x89asvpb\x01\x01"
+        assert data[8:24] == xxhash.xxh3_128_digest(data[:8] + data[24:])
+        message = Message(data[24:])
+        for number, field in ((1, "name"), (6, "save_id")):
+            assert message.text(number) == record[field]
+        assert message.number(2, None) == record["step"]
+        assert message.number(3) <= record["slot"]
+        files = [
+            {"path": file.text(1), "size": file.number(2), "crc32c": f"{file.number(3):08x}"}
+            for file in message.messages(11)
+        ]
+        tensors = {name: entry for batch in message.messages(10) for name, entry in self.batch(batch)}
+        return {**record, "tree": json.loads(message.fields[9][0]), "tensors": tensors, "files": files}
+
+    def batch(self, batch: Message) -> list[tuple[str, Json]]:
+        names = [name.decode() for name in batch.fields[1]]
+        kinds = [(kind.text(1), kind.numbers(2)) for kind in batch.messages(2)]
+        slices = [(part.numbers(1), part.numbers(2)) for part in batch.messages(5)]
+        counts = batch.numbers(4) or [1] * len(names)
+        placed = iter(batch.numbers(6) or [0] * sum(counts))
+        files, starts, sizes = (iter(batch.numbers(number)) for number in (7, 8, 9))
+        digests = batch.fields[10][0] if sum(counts) else b""
+        hashes = iter([digests[at : at + 16].hex() for at in range(0, len(digests), 16)])
+        found = []
+        for name, number, count in zip(names, batch.numbers(3), counts, strict=True):
+            dtype, shape = kinds[number]
+            chunks = []
+            for _ in range(count):
+                which, start = next(placed), next(starts)
+                offset, of_chunk = slices[which - 1] if which else ([0] * len(shape), shape)
+                chunks.append([offset, of_chunk, next(files), start, start + next(sizes), next(hashes)])
+            found.append((name, {"dtype": dtype, "shape": shape, "chunks": chunks}))
+        return found
 
     def document(self, data: bytes) -> Json:
         assert data[:46] == b'{"checksum":"' + xxhash.xxh3_128_hexdigest(data[46:]).encode() + b'"'
@@ -155,8 +247,9 @@ class DocumentReader:
         return np.frombuffer(data, self.dtype(name))[0]
 
 
-async def test_a_reader_written_from_the_document_restores_everything(tmp_path: Path) -> None:
-    async with Saver(tmp_path, shard_bytes=700) as saver:
+@pytest.mark.parametrize("manifest_format", ["json", "proto"])
+async def test_a_reader_written_from_the_document_restores_everything(tmp_path: Path, manifest_format: str) -> None:
+    async with Saver(tmp_path, shard_bytes=700, manifest_format=manifest_format) as saver:
         await saver.save(mixed(), step=1)
     reader = DocumentReader(tmp_path)
     manifest = reader.of_step(1)
@@ -180,7 +273,16 @@ async def test_it_finds_the_newest_and_each_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("root", "prefix"), [("mixed", "ckpt"), ("history", "ckpt"), ("overwritten", "ckpt"), ("unpadded", "run_1")]
+    ("root", "prefix"),
+    [
+        ("v1/mixed", "ckpt"),
+        ("v1/history", "ckpt"),
+        ("v1/overwritten", "ckpt"),
+        ("v1/unpadded", "run_1"),
+        ("v2/mixed", "ckpt"),
+        ("v2/history", "ckpt"),
+        ("v2/both", "ckpt"),
+    ],
 )
 def test_it_reads_the_golden_checkpoints(root: str, prefix: str) -> None:
     reader = DocumentReader(GOLDEN / root, prefix)
@@ -194,8 +296,9 @@ def test_it_reads_the_golden_checkpoints(root: str, prefix: str) -> None:
 
 def test_the_reader_uses_nothing_of_asyncsaver() -> None:
     module = vars(sys.modules[__name__])
-    methods = [method.__code__ for method in vars(DocumentReader).values() if hasattr(method, "__code__")]
-    used = {name: module[name] for method in methods for name in method.co_names if name in module}
+    classes = (DocumentReader, Message)
+    methods = [method.__code__ for one in classes for method in vars(one).values() if hasattr(method, "__code__")]
+    used = {name: module[name] for method in methods for name in method.co_names if name in module.keys() - {"Message"}}
     assert {"json", "np", "base64", "xxhash"} <= used.keys()
     origins = {getattr(value, "__module__", None) or getattr(value, "__name__", "") for value in used.values()}
     assert not [origin for origin in origins if origin.startswith("asyncsaver")]
@@ -276,6 +379,12 @@ async def test_parts_and_state_files_begin_with_their_checksums(tmp_path: Path) 
     reader = DocumentReader(tmp_path)
     documents = [reader.document(data) for path, data in files if path.endswith(".json") and "index" not in path]
     assert sorted(one["format"] for one in documents) == ["asyncsaver", "asyncsaver-part", "asyncsaver-state"]
+
+
+def test_the_messages_in_the_document_are_those_that_are_written() -> None:
+    text = DOCUMENT.read_text(encoding="utf-8").partition("```proto\n")[2].partition("```\n")[0]
+    definition = Path(manifest_pb2.__file__).with_name("manifest.proto")
+    assert text == definition.read_text(encoding="utf-8")
 
 
 def test_the_document_names_every_dtype() -> None:

@@ -18,7 +18,8 @@ from ..golden.states import small  # noqa: TID252 - likewise
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 OPTIONS: dict[str, dict[str, Any]] = {"unpadded": {"prefix": "run_1", "pad_step_number": False}}
 ROOTS = sorted(
-    path.relative_to(GOLDEN).as_posix().removesuffix(".expected.json") for path in GOLDEN.glob("v[0-9]*/*.expected.json")
+    path.relative_to(GOLDEN).as_posix().removesuffix(".expected.json")
+    for path in GOLDEN.glob("v[0-9]*/*.expected.json")
 )
 
 
@@ -45,9 +46,9 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path) -> Golden:
     return Golden(request.param, tmp_path)
 
 
-@pytest.fixture
-def history(tmp_path: Path) -> Golden:
-    return Golden("v1/history", tmp_path)
+@pytest.fixture(params=["v1", "v2"])
+def history(request: pytest.FixtureRequest, tmp_path: Path) -> Golden:
+    return Golden(f"{request.param}/history", tmp_path)
 
 
 @pytest.fixture
@@ -61,6 +62,7 @@ def without_state(checkpoint: Any) -> Any:
 
 def test_there_are_golden_checkpoints() -> None:
     assert {"v1/history", "v1/mixed", "v1/overwritten", "v1/unpadded"} <= {*ROOTS}
+    assert {"v2/both", "v2/history", "v2/mixed"} <= {*ROOTS}
 
 
 def test_no_file_has_changed(golden: Golden) -> None:
@@ -70,7 +72,8 @@ def test_no_file_has_changed(golden: Golden) -> None:
 @pytest.mark.parametrize("state_file", [True, False], ids=["listed", "state file lost"])
 async def test_listed(golden: Golden, state_file: bool) -> None:
     if not state_file:
-        (golden.folder / "checkpoint.json").unlink()
+        for path in golden.folder.glob("checkpoint.*"):
+            path.unlink()
     async with golden.saver(read_only=True) as saver:
         listed = await saver.checkpoints()
         latest = await saver.latest()
@@ -122,8 +125,9 @@ async def test_what_is_gone_stays_gone(history: Golden) -> None:
             assert not isinstance(caught.value, CheckpointDeletedError)
 
 
-async def test_life_goes_on_beside_them(golden: Golden) -> None:
-    async with golden.saver(max_to_keep=None) as saver:
+@pytest.mark.parametrize("manifest_format", ["json", "proto"])
+async def test_life_goes_on_beside_them(golden: Golden, manifest_format: str) -> None:
+    async with golden.saver(max_to_keep=None, manifest_format=manifest_format) as saver:
         new = await saver.save(small(77), step=77, metrics={"loss": 0.0})
         assert (new.stats is not None, new.slot) == (True, 0)
         report = await saver.prune()

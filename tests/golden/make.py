@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,9 @@ class Clock:
         return self.now
 
 
-async def make_mixed(folder: Path) -> dict[str, Any]:
+async def make_mixed(folder: Path, **options: Any) -> dict[str, Any]:
     """One checkpoint in several shards, with everything in it."""
-    async with Saver(folder, shard_bytes=600, clock=Clock()) as saver:
+    async with Saver(folder, shard_bytes=600, clock=Clock(), **options) as saver:
         state = mixed()
         metrics = {"loss": 0.25, "count": 3, "bad": float("nan"), "best": float("-inf")}
         metadata = {"git": "4f2a9c1", "nested": [1, 2.5, None, True, {"é": "ü"}]}
@@ -55,10 +56,10 @@ async def make_overwritten(folder: Path) -> dict[str, Any]:
         return await describe_root(saver, {3: small(2)})
 
 
-async def make_history(folder: Path) -> dict[str, Any]:
+async def make_history(folder: Path, **options: Any) -> dict[str, Any]:
     """Pruned checkpoints (tombstones), a pin, one that is preserved for good, a fence, and one without a step."""
     clock = Clock()
-    async with Saver(folder, max_to_keep=2, keep_checkpoint_every_n_hours=2.5, clock=clock) as saver:
+    async with Saver(folder, max_to_keep=2, keep_checkpoint_every_n_hours=2.5, clock=clock, **options) as saver:
         for step in range(1, 7):
             clock.now += HOUR
             await saver.save(small(step), step=step, pin=step == 1, metrics={"loss": 1 / step})
@@ -83,6 +84,23 @@ async def make_unpadded(folder: Path) -> dict[str, Any]:
         return await describe_root(saver, states)
 
 
+async def make_both(folder: Path) -> dict[str, Any]:
+    """Saved with protobuf into a root of version 1, and overwritten once more in that; then the saver was killed.
+
+    It was before it could remove the state file of the other kind, so both stand.
+    """
+    async with Saver(folder, clock=Clock()) as saver:
+        for step in (1, 2, 3):
+            await saver.save(small(step), step=step)
+    stale = (folder / "checkpoint.json").read_bytes()
+    async with Saver(folder, clock=Clock(), manifest_format="proto") as saver:
+        await saver.save(small(22), step=2, overwrite=True)
+        await saver.save(small(4), step=4)
+        expected = await describe_root(saver, {1: small(1), 2: small(22), 3: small(3), 4: small(4)})
+    (folder / "checkpoint.json").write_bytes(stale)
+    return expected
+
+
 async def describe_root(saver: Saver, states: dict[int | None, Any]) -> dict[str, Any]:
     """What must be found under a root, from the states that went in."""
     checkpoints = [
@@ -97,18 +115,25 @@ async def describe_root(saver: Saver, states: dict[int | None, Any]) -> dict[str
     return {"checkpoints": checkpoints}
 
 
-ROOTS: dict[str, Callable[[Path], Any]] = {
-    "mixed": make_mixed,
-    "overwritten": make_overwritten,
-    "history": make_history,
-    "unpadded": make_unpadded,
+ROOTS: dict[str, dict[str, Callable[[Path], Any]]] = {
+    "v1": {
+        "mixed": make_mixed,
+        "overwritten": make_overwritten,
+        "history": make_history,
+        "unpadded": make_unpadded,
+    },
+    "v2": {
+        "mixed": partial(make_mixed, manifest_format="proto"),
+        "history": partial(make_history, manifest_format="proto"),
+        "both": make_both,
+    },
 }
 
 
 def make(folder: Path) -> None:
-    """Write every root, and what must be found in it."""
+    """Write every root of the version that the folder is named for, and what must be found in it."""
     folder.mkdir(parents=True)
-    for name, root in ROOTS.items():
+    for name, root in ROOTS[folder.name].items():
         expected = asyncio.run(root(folder / name))
         (folder / name / ".asyncsaver.lock").unlink(missing_ok=True)  # of the local store, no part of the format
         text = json.dumps({**expected, "files": hashes(folder / name)}, indent=1, ensure_ascii=False)

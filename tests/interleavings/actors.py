@@ -24,6 +24,7 @@ from asyncsaver.errors import (
 )
 from asyncsaver.model.checkpoint import Checkpoint
 from asyncsaver.model.leaves import Adapters
+from asyncsaver.model.manifest import ManifestFormat
 from asyncsaver.model.names import Naming, is_save_id
 from asyncsaver.model.retention import KeepAll, KeepLast, KeepPinned, RetentionPolicy
 from asyncsaver.prune.delete import delete_checkpoint, set_pin
@@ -78,7 +79,7 @@ class Place:
     _roots: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _acts: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
-    def root(self, client: str) -> Root:
+    def root(self, client: str, manifest_format: ManifestFormat = "json") -> Root:
         """A process of its own."""
         # Not hash(): it differs from process to process, and a schedule must replay.
         rng = random.Random(f"{client} {next(self._roots)}")
@@ -92,7 +93,13 @@ class Place:
             clock=BEGAN.timestamp,
             random_bits=rng.getrandbits,
             adapters=_ADAPTERS,
+            manifest_format=manifest_format,
         )
+
+    def line(self, root: Root, client: str, *, keep: int | None = None, probe: bool = False) -> SaveLine:
+        """The saves of a process, of which the later ones know what the earlier ones have seen."""
+        policy: RetentionPolicy = KeepAll() if keep is None else KeepPinned() | KeepLast(keep)
+        return SaveLine(root, _settings(policy, probe=probe, writer=self.writer(client)))
 
     async def save(
         self,
@@ -105,11 +112,11 @@ class Place:
         pin: bool = False,
         probe: bool = False,
         root: Root | None = None,
+        line: SaveLine | None = None,
     ) -> Checkpoint | None:
         """Save a state as `Saver.save` does. None where it failed, as it may."""
-        root = root or self.root(client)
-        policy: RetentionPolicy = KeepAll() if keep is None else KeepPinned() | KeepLast(keep)
-        line = SaveLine(root, _settings(policy, probe=probe, writer=self.writer(client)))
+        line = line or self.line(root or self.root(client), client, keep=keep, probe=probe)
+        root = line.root
         name = root.naming.name(step)
         request = Request(
             name=name, step=step, metrics={}, metadata=None, overwrite=overwrite, pin=pin, report=root.report

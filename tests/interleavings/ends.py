@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from asyncsaver.errors import ObjectNotFoundError
-from asyncsaver.formats import native
-from asyncsaver.model.names import STATE_FILE
+from asyncsaver.formats.encodings import STATE_FILES, decode_state
 from asyncsaver.testing import SimulatedBucket
 
 from .oracle import Oracle
@@ -23,13 +22,14 @@ def end_of(bucket: SimulatedBucket, oracle: Oracle) -> Hashable:
     Etags and times differ from schedule to schedule. What follows only compares them: whether the state file knows the version
     that stands, and whether a time to live has passed, which it has for all of them.
     """
-    contents = frozenset((path, data) for path, data in bucket.contents.items() if path != STATE_FILE)
-    return contents, _state(bucket), oracle.facts()
+    contents = frozenset((path, data) for path, data in bucket.contents.items() if path not in STATE_FILES.values())
+    states = [_state(bucket, path) for path in STATE_FILES.values()]
+    return contents, *states, oracle.facts()
 
 
-def _state(bucket: SimulatedBucket) -> bytes | None:
+def _state(bucket: SimulatedBucket, path: str) -> bytes | None:
     try:
-        state = native.decode_state(bucket.find(STATE_FILE).content, STATE_FILE)
+        state = decode_state(bucket.find(path).content, path)
     except ObjectNotFoundError:
         return None
     entries = [

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from asyncsaver.formats import native
-from asyncsaver.model.manifest import Deleted, Manifest, Record
-from asyncsaver.model.names import PINNED_MARKER, STATE_FILE, is_save_id, parse_slot
+from asyncsaver.formats.encodings import STATE_FILES, decode_body, decode_state
+from asyncsaver.model.manifest import CommitRecord, Deleted, FileEntry, Manifest, Record
+from asyncsaver.model.names import PINNED_MARKER, is_save_id, parse_slot
 from asyncsaver.model.statefile import Entry
 from asyncsaver.store.probe import PROBE_FOLDER
 from asyncsaver.testing import SimulatedBucket
@@ -24,7 +25,7 @@ def decoded(data: bytes, name: str, slot: int) -> Record:
     return native.decode_record(data, name=name, slot=slot)
 
 
-def order(manifest: Manifest) -> tuple[int, int, int, str]:
+def order(manifest: CommitRecord) -> tuple[int, int, int, str]:
     """Sorts checkpoints as readers do."""
     return (manifest.sequence, -1 if manifest.step is None else manifest.step, manifest.slot, manifest.save_id)
 
@@ -43,7 +44,7 @@ class Oracle:
 
     bucket: SimulatedBucket
     standing: dict[str, Record] = field(default_factory=dict)
-    committed: dict[str, Manifest] = field(default_factory=dict)
+    committed: dict[str, CommitRecord] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     unwanted: set[str] = field(default_factory=set)
     pinned: set[str] = field(default_factory=set)
@@ -51,7 +52,7 @@ class Oracle:
     _spared: dict[str, set[str]] = field(default_factory=dict)
     _dead: set[str] = field(default_factory=set)
     _by_slot: dict[str, str] = field(default_factory=dict)
-    _newest: Manifest | None = None
+    _newest: CommitRecord | None = None
     _wrong: list[str] = field(default_factory=list)
     _stale: bool = True
 
@@ -64,8 +65,8 @@ class Oracle:
     def changed(self, path: str, old: bytes | None, new: bytes | None) -> None:
         """Note a change, and what is wrong about it."""
         self._stale = True
-        if path == STATE_FILE and new is not None:
-            native.decode_state(new, path)  # what stands there can always be read
+        if path in STATE_FILES.values() and new is not None:
+            decode_state(new, path)  # what stands there can always be read
         name, _, rest = path.partition("/")
         slot = parse_slot(rest)
         if slot is None:
@@ -77,7 +78,7 @@ class Oracle:
         record = decoded(new, name, slot)
         replaced = self.standing.get(path)
         self.standing[path] = record
-        if isinstance(record, Manifest):
+        if isinstance(record, CommitRecord):
             winner = self._by_slot.setdefault(path, record.save_id)
             if winner != record.save_id:
                 self._wrong.append(f"{path} was won by {winner}, and now {record.save_id} stands there")
@@ -91,7 +92,7 @@ class Oracle:
         elif isinstance(record, Deleted):
             self._dead.add(record.save_id)
             spared = name in self._spared.get(record.writer, ())
-            if spared and isinstance(replaced, Manifest) and not self._stands(name, above=slot):
+            if spared and isinstance(replaced, CommitRecord) and not self._stands(name, above=slot):
                 self._wrong.append(f"{record.writer} has deleted {path}, which was pinned before it began")
 
     def begins(self, writer: str) -> None:
@@ -129,7 +130,7 @@ class Oracle:
 
     def _stands(self, name: str, *, above: int = -1) -> bool:
         return any(
-            isinstance(record, Manifest) and record.name == name and record.slot > above
+            isinstance(record, CommitRecord) and record.name == name and record.slot > above
             for record in self.standing.values()
         )
 
@@ -141,10 +142,10 @@ class Oracle:
         wrong = self._wrong
         highest: dict[str, int] = {}
         for path, record in self.standing.items():
-            if not isinstance(record, Manifest):
+            if not isinstance(record, CommitRecord):
                 continue
             highest[record.name] = max(record.slot, highest.get(record.name, -1))
-            for file in record.files:
+            for file in self._files(record):
                 if self.bucket.size(file.path) != file.size:
                     wrong.append(f"{path} is committed, but {file.path} has {self.bucket.size(file.path)} bytes")
             if record.save_id in self.failed:
@@ -158,9 +159,16 @@ class Oracle:
         if wrong:
             raise ViolationError("\n".join(wrong))
 
+    def _files(self, record: CommitRecord) -> Sequence[FileEntry]:
+        if isinstance(record, Manifest):
+            return record.files
+        if self.bucket.size(record.body.path) is None:
+            raise ViolationError(f"{record.name} is committed, but {record.body.path} is not there")
+        return decode_body(self.bucket.find(record.body.path).content, record).files
+
     def nothing_left_over(self) -> None:
         """Every byte of data belongs to a standing manifest."""
-        wanted = {record.save_id for record in self.standing.values() if isinstance(record, Manifest)}
+        wanted = {record.save_id for record in self.standing.values() if isinstance(record, CommitRecord)}
         left = [
             path
             for path in self.bucket.contents
@@ -169,11 +177,11 @@ class Oracle:
         if left:
             raise ViolationError(f"left over after prune and sweep: {left}")
 
-    def visible(self) -> Mapping[str, Manifest]:
+    def visible(self) -> Mapping[str, CommitRecord]:
         """Name → the manifest that readers should see."""
-        found: dict[str, Manifest] = {}
+        found: dict[str, CommitRecord] = {}
         for record in self.standing.values():
-            if isinstance(record, Manifest) and (record.name not in found or found[record.name].slot < record.slot):
+            if isinstance(record, CommitRecord) and (record.name not in found or found[record.name].slot < record.slot):
                 found[record.name] = record
         return found
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from asyncsaver.model.manifest import ManifestFormat
 from asyncsaver.testing import Chooser, Guarantees, InOrder, Outcome, SimulatedBucket
 
 from .actors import DAY, Place, place_of
@@ -22,7 +23,7 @@ def faults_of_records(operation: str, path: str) -> Sequence[Outcome]:
     """Everything that can happen to the writing of records and of the state file; data can only lose their writer."""
     if operation not in _WRITES:
         return ("done",)
-    if path.endswith(".json") and "/2" not in path:
+    if path.endswith((".json", ".pb")) and "/2" not in path:
         return ("done", "lost reply", "refused", "delayed", "duplicated", "crash before", "crash after")
     return ("done", "crash after")
 
@@ -65,6 +66,12 @@ async def _one(place: Place) -> None:
 
 async def _three(place: Place) -> None:
     root = place.root("before")
+    for step in (1, 2, 3):
+        await place.save("before", step, step, root=root)
+
+
+async def _three_as_protobuf(place: Place) -> None:
+    root = place.root("before", "proto")
     for step in (1, 2, 3):
         await place.save("before", step, step, root=root)
 
@@ -354,6 +361,32 @@ def _cancelled_overwrite_and_prune(place: Place) -> Mapping[str, Actor]:
     }
 
 
+def _two_encodings(place: Place) -> Mapping[str, Actor]:
+    """Each saves twice: the state file in which it believes the second time, the other may have removed."""
+
+    async def save(client: str, manifest_format: ManifestFormat, *steps: int) -> None:
+        line = place.line(place.root(client, manifest_format), client, keep=2)
+        for step in steps:
+            await place.save(client, step, step, line=line)
+
+    return {"json": lambda: save("json", "json", 4, 6), "proto": lambda: save("proto", "proto", 5, 7)}
+
+
+def _two_encodings_at_one_step(place: Place) -> Mapping[str, Actor]:
+    return {
+        "json": lambda: place.save("json", 3, 33, overwrite=True, keep=1),
+        "proto": lambda: place.save("proto", 3, 34, overwrite=True, keep=1, root=place.root("proto", "proto")),
+    }
+
+
+def _protobuf_and_sweep(place: Place) -> Mapping[str, Actor]:
+    return {
+        "saver": lambda: place.save("saver", 2, 2, root=place.root("saver", "proto")),
+        "clock": lambda: place.pass_time(2 * DAY),
+        "sweeper": lambda: place.sweep("sweeper"),
+    }
+
+
 def _crowd(place: Place) -> Mapping[str, Actor]:
     return {
         "one": lambda: place.save("one", 3, 33, overwrite=True, keep=2),
@@ -406,6 +439,16 @@ SCENARIOS: Mapping[str, Scenario] = {
     "two saves with a pin at one step": Scenario(_two_pinned_savers),
     "a save that is cancelled, and a sweep": Scenario(_cancelled_save_and_sweep, _one, cancellations),
     "a save that replaces is cancelled, and a prune": Scenario(_cancelled_overwrite_and_prune, _three, cancellations),
+    "JSON and protobuf on an empty root": Scenario(_two_encodings),
+    "JSON and protobuf at two steps": Scenario(_two_encodings, _three),
+    "JSON and protobuf replace one checkpoint": Scenario(_two_encodings_at_one_step, _three_as_protobuf),
+    "JSON and protobuf replace one checkpoint, no compare-and-swap": Scenario(
+        _two_encodings_at_one_step, _three, guarantees=_NO_SWAP
+    ),
+    "protobuf past the grace, and a sweep": Scenario(_protobuf_and_sweep, _dead_attempt),
+    "restore and prune of protobuf": Scenario(_restore_and_prune, _three_as_protobuf, crashes),
+    "restore and overwrite of protobuf": Scenario(_restore_and_overwrite, _three_as_protobuf, crashes),
+    "JSON and protobuf, and everything may fail": Scenario(_two_encodings, _three_as_protobuf, all_faults),
     "everybody": Scenario(_crowd, _three),
     "everybody, and everything may fail": Scenario(_crowd, _three, all_faults),
     "two savers at one step, and everything may fail": Scenario(_two_savers, _one, all_faults),

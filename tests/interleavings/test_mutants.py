@@ -152,7 +152,7 @@ def test_without_a_second_look_a_reader_takes_a_deletion_for_damage(monkeypatch:
     async def believe(*_: Any) -> None:
         """Nothing is read again."""
 
-    monkeypatch.setattr("asyncsaver.restore.reader.explain_damage", believe)
+    monkeypatch.setattr("asyncsaver.restore.source.explain_damage", believe)
     caught(SCENARIOS["restore and save"], "is missing|there is no")
 
 

@@ -49,7 +49,7 @@ from .place import Place
         ("retry_timeout", -1, ValueError),
         ("retry_timeout", "1", TypeError),
         ("incremental", True, ValueError),
-        ("manifest_format", "proto", ValueError),
+        ("manifest_format", "xml", ValueError),
         ("rank", 1, ValueError),
         ("world_size", 2, ValueError),
         ("run_id", "run", ValueError),

@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis.stateful import RuleBasedStateMachine
 
 from asyncsaver import Saver
-from asyncsaver.model.names import STATE_FILE
+from asyncsaver.formats.encodings import STATE_FILES
 from asyncsaver.store import Store
 
 from ..doubles.world import World, state_of, unretried  # noqa: TID252 - test folders have no name
@@ -29,6 +29,7 @@ class Ground(RuleBasedStateMachine):
     Attributes:
         tally: counts what the machine went through; set by who runs it.
         wrap: put around the store of every saver; set by who wants a store that does something else.
+        formats: of manifests; every saver writes one of them.
         held: what the root should hold.
         gone: names of checkpoints that once were there, and should be known as deleted.
         left_by_the_dead: what processes that died have left, for a sweep.
@@ -37,6 +38,7 @@ class Ground(RuleBasedStateMachine):
 
     tally: Callable[[str], None] = staticmethod(lambda _what: None)
     wrap: Callable[[Store], Store] = staticmethod(lambda store: store)
+    formats: Sequence[str] = ("json",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,12 +47,13 @@ class Ground(RuleBasedStateMachine):
         self.inside = Inside(self.world)
         self.time = self.world.time
         self.random = random.Random(0)
+        self.kinds = random.Random(0)
         self.numbers = itertools.count(1)
         self.held = Held()
         self.gone: set[str] = set()
         self.left_by_the_dead: set[str] = set()
         self.foreign: dict[str, bytes] = {}
-        self.old_states: list[bytes] = []
+        self.old_states: list[tuple[str, bytes]] = []
 
     # --- the saver -----------------------------------------------------------------------------------
 
@@ -63,7 +66,13 @@ class Ground(RuleBasedStateMachine):
 
     def _make(self, life: Life) -> Saver:
         store = self.wrap(self.world.store(life))
-        saver = Saver(store, shard_bytes=1, retention=self.policy.real, clock=self._clock)
+        saver = Saver(
+            store,
+            shard_bytes=1,
+            retention=self.policy.real,
+            clock=self._clock,
+            manifest_format=self.kinds.choice(self.formats),
+        )
         root = saver._root
         root.threads = NoThreads()
         root.random_bits = self.random.getrandbits
@@ -193,7 +202,7 @@ class Ground(RuleBasedStateMachine):
         seen = self.loop.run(self._seen())
         assert any(outcome.explains(seen) for outcome in outcomes), f"seen {seen}, which is none of {outcomes}"
         self.gone = (self.gone | self.held.names) - seen.names
-        self.old_states += [data for path, data in self.inside.objects().items() if path == STATE_FILE]
+        self.old_states += [one for one in self.inside.objects().items() if one[0] in STATE_FILES.values()]
         self.held = seen
 
     async def _seen(self) -> Held:

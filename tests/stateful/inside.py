@@ -8,8 +8,9 @@ from datetime import timedelta
 
 from asyncsaver.errors import ManifestError
 from asyncsaver.formats import native
-from asyncsaver.model.manifest import Manifest
-from asyncsaver.model.names import PINNED_MARKER, PRESERVED_MARKER, STATE_FILE, is_save_id, parse_slot
+from asyncsaver.formats.encodings import STATE_FILES, decode_body, decode_state
+from asyncsaver.model.manifest import Manifest, Summary
+from asyncsaver.model.names import PINNED_MARKER, PRESERVED_MARKER, is_save_id, parse_slot
 from asyncsaver.model.statefile import StateFile
 
 from ..doubles.world import World  # noqa: TID252 - test folders have no name
@@ -28,9 +29,15 @@ class Inside:
         return {path.removeprefix("run/"): bytes(one.content) for path, one in objects.items()}
 
     def state(self) -> StateFile:
-        """The state file; an empty one where it is missing or damaged."""
+        """The state file; an empty one where it is missing or damaged. Of two kinds that stand, both."""
+        both = [self._state(path) for path in STATE_FILES.values()]
+        marks = [state.last_preserved for state in both if state.last_preserved is not None]
+        entries = [entry for state in both for entry in state.entries]
+        return StateFile(entries=entries, last_preserved=max(marks, default=None))
+
+    def _state(self, path: str) -> StateFile:
         try:
-            return native.decode_state(self.objects()[STATE_FILE], STATE_FILE)
+            return decode_state(self.objects()[path], path)
         except (KeyError, ManifestError):
             return StateFile()
 
@@ -70,6 +77,11 @@ class Inside:
             if slot is None or path in foreign:
                 continue
             record = native.decode_record(data, name=name, slot=slot)
+            if isinstance(record, Summary):
+                if record.body.path not in objects:
+                    ruins.add(path)
+                    continue
+                record = decode_body(objects[record.body.path], record)
             if isinstance(record, Manifest) and not {file.path for file in record.files} <= objects.keys():
                 ruins.add(path)
         return ruins

@@ -12,7 +12,7 @@ from hypothesis.stateful import initialize, rule
 
 from asyncsaver import Saver
 from asyncsaver.errors import CheckpointDeletedError, CheckpointExistsError, CheckpointNotFoundError
-from asyncsaver.model.names import STATE_FILE
+from asyncsaver.formats.encodings import STATE_FILES
 
 from ..doubles.world import number_of  # noqa: TID252 - test folders have no name
 from .always import Always
@@ -243,14 +243,17 @@ class SaverMachine(Always):
         return [replace(one, number=next(self.numbers), overwrite=several or one.overwrite) for one in requests]
 
     def _change_state_file(self, what: str) -> None:
-        store, now = self.world.memory(), self.inside.objects().get(STATE_FILE)
-        if now is None:
+        store = self.world.memory()
+        standing = {path: data for path, data in self.inside.objects().items() if path in STATE_FILES.values()}
+        if not standing:
             return
         match what:
             case "lost":
-                self.loop.run(store.delete([STATE_FILE]))
+                self.loop.run(store.delete([*standing]))
             case "damaged":
-                self.loop.run(store.put(STATE_FILE, now[: len(now) // 2]))
+                for path, now in standing.items():
+                    self.loop.run(store.put(path, now[: len(now) // 2]))
             case "old":
-                self.loop.run(store.put(STATE_FILE, self.random.choice(self.old_states)))
+                old = [one for one in self.old_states if one[0] in standing]
+                self.loop.run(store.put(*self.random.choice(old)))
         self.held = replace(self.held, mark=self.inside.state().last_preserved)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 from asyncsaver.aio.threads import Threads
-from asyncsaver.model.names import PINNED_MARKER, PRESERVED_MARKER, STATE_FILE, parse_slot
+from asyncsaver.formats.encodings import STATE_FILES
+from asyncsaver.model.names import PINNED_MARKER, PRESERVED_MARKER, parse_slot
 
 from ..doubles.scripted import Call, Fault, Work  # noqa: TID252 - test folders have no name
 
@@ -46,7 +47,7 @@ def change_of(call: Call) -> Change | None:
         return None
     if call.operation == "delete":
         return "deletion"
-    if call.path == STATE_FILE:
+    if call.path in STATE_FILES.values():
         return "state file"
     rest = call.path.partition("/")[2]
     if rest in {PINNED_MARKER, PRESERVED_MARKER}:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -16,10 +16,15 @@ from .machine import SaverMachine
 @pytest.mark.torture
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_saver_holds_what_the_model_says(scale: Callable[[int, int], int], figures: Any) -> None:
+@pytest.mark.parametrize("kinds", [("json",), ("json", "proto")], ids=" and ".join)
+def test_a_saver_holds_what_the_model_says(
+    kinds: Sequence[str], scale: Callable[[int, int], int], figures: Any
+) -> None:
     counts: Counter[str] = Counter()
 
     class Counted(SaverMachine):
+        formats = kinds
+
         @staticmethod
         def tally(what: str) -> None:
             counts[what] += 1

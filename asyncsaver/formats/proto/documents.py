@@ -44,14 +44,14 @@ def encode(value: Manifest | Part | StateFile) -> bytes:
             return seal(Kind.STATE, encode_state(value))
 
 
-def decode_manifest(data: bytes, where: str, *, name: str, slot: int) -> Manifest:
+def decode_manifest(data: bytes, where: str, *, name: str, slot: int | None) -> Manifest:
     """Read a manifest.
 
     Args:
         data: the document.
         where: it was read from.
         name: of the checkpoint that it must be of.
-        slot: at which that stands.
+        slot: at which that stands; None where the document need not say the same.
 
     Raises:
         ManifestError: its checksum differs; or it is of an unknown version, incomplete, points outside its root, or
@@ -77,7 +77,7 @@ def decode_manifest(data: bytes, where: str, *, name: str, slot: int) -> Manifes
         metadata=decode_json(message.metadata or b"null", where),
         saver=decode_json(message.saver or b"{}", where, dict[str, Json]),
     )
-    check_record(manifest, where, name=name, slot=slot)
+    check_record(manifest, where, name=name, slot=manifest.slot if slot is None else slot)
     return manifest
 
 
