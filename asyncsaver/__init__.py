@@ -33,6 +33,7 @@ from asyncsaver.functions import (
     open_checkpoint,
 )
 from asyncsaver.model.checkpoint import Checkpoint, Progress
+from asyncsaver.model.leaves import TensorInfo
 from asyncsaver.model.retention import (
     KeepAll,
     KeepBest,
@@ -44,7 +45,7 @@ from asyncsaver.model.retention import (
 )
 from asyncsaver.model.stats import RestoreStats, SaveStats
 from asyncsaver.prune.report import Pruned, PruneReport, SweepReport, Swept
-from asyncsaver.restore.reader import CheckpointReader, TensorInfo
+from asyncsaver.restore.reader import CheckpointReader
 from asyncsaver.restore.verify import VerifyReport
 from asyncsaver.save.background import PendingSave
 from asyncsaver.saver import Saver

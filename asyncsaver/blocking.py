@@ -10,14 +10,17 @@ import functools
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
-from asyncsaver import saver
+from asyncsaver import functions, saver
 from asyncsaver.aio.portal import Portal
 from asyncsaver.model.checkpoint import Checkpoint, Progress
-from asyncsaver.model.leaves import TensorSpec
+from asyncsaver.model.leaves import TensorInfo
 from asyncsaver.restore import reader
 from asyncsaver.save import background
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -80,9 +83,10 @@ class PendingSave:
 class CheckpointReader:
     """As `asyncsaver.CheckpointReader`."""
 
-    def __init__(self, portal: Portal, opened: reader.CheckpointReader) -> None:
+    def __init__(self, portal: Portal, opened: reader.CheckpointReader, *, owns_portal: bool = False) -> None:
         self._portal = portal
         self._reader = opened
+        self._owns_portal = owns_portal
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -90,9 +94,14 @@ class CheckpointReader:
         return self._reader.checkpoint
 
     @property
-    def tensors(self) -> Mapping[str, TensorSpec]:
+    def tensors(self) -> Mapping[str, TensorInfo]:
         """Name → dtype, shape and size in bytes."""
         return self._reader.tensors
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Tensor → why it cannot be read."""
+        return self._reader.unreadable
 
     @property
     def metadata(self) -> Any:
@@ -101,7 +110,18 @@ class CheckpointReader:
 
     read = _of_reader(reader.CheckpointReader.read)
     restore = _of_reader(reader.CheckpointReader.restore)
-    close = _of_reader(reader.CheckpointReader.close)
+    verify = _of_reader(reader.CheckpointReader.verify)
+    _close = _of_reader(reader.CheckpointReader.close)
+
+    def close(self) -> None:
+        """Let prunes have the checkpoint, and release what was opened for it. Calling twice is fine."""
+        if not self._owns_portal:
+            self._close()
+        elif not self._portal.closed:
+            try:
+                self._close()
+            finally:
+                self._portal.close()
 
     def __enter__(self) -> Self:
         return self
@@ -110,6 +130,23 @@ class CheckpointReader:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def open_checkpoint(
+    url: str | os.PathLike[str],
+    format: str = "auto",  # noqa: A002 - as there
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    filesystem: AbstractFileSystem | None = None,
+) -> CheckpointReader:
+    """As `asyncsaver.open_checkpoint`, blocking. Close the reader afterwards: it has a thread of its own."""
+    portal = Portal("asyncsaver-loop", "the reader")
+    opening = functions.open_checkpoint(url, format, storage_options=storage_options, filesystem=filesystem)
+    try:
+        return CheckpointReader(portal, portal.call(opening), owns_portal=True)
+    except BaseException:
+        portal.close()
+        raise
 
 
 class Saver:

@@ -47,6 +47,20 @@ class TensorSpec(msgspec.Struct, frozen=True, gc=False):
         return f"{self.dtype.name}{list(self.shape)}"
 
 
+class TensorInfo(TensorSpec, frozen=True, gc=False):
+    """What a reader tells of a tensor: a `TensorSpec`, and what the checkpoint itself calls the dtype.
+
+    Attributes:
+        dtype_name: as in a manifest; of another library's checkpoint also "string", whose elements are `bytes` in an array of
+            objects (`nbytes` then is that of the references), and types that are plain numbers in NumPy, such as "qint8".
+    """
+
+    dtype_name: str
+
+    def __str__(self) -> str:
+        return f"{self.dtype_name}{list(self.shape)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Differences:
     """How a saved state differs from an object: keys joined with ``.``, and one line for each that does not fit."""

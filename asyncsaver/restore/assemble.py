@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from asyncsaver.errors import CheckpointCorruptError
 from asyncsaver.model.dtypes import Array, DType
 from asyncsaver.model.foreign import Encoding
 from asyncsaver.model.manifest import Chunk, TensorEntry
 from asyncsaver.model.rebuild import TensorRead
 from asyncsaver.model.slices import byte_range, overlap, smallest_run
+from asyncsaver.restore.decode import Decoding
 from asyncsaver.restore.fetch import Need
 from asyncsaver.restore.source import Source
 
@@ -27,17 +27,6 @@ class Paste:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoding:
-    """What is left to do once the bytes of a chunk are read that are not its elements: ``into[...] =`` what they decode to."""
-
-    name: str
-    chunk: Chunk
-    into: Array
-    data: Array
-    encoding: Encoding
-
-
-@dataclass(frozen=True, slots=True)
 class Assembly:
     """What to read for boxes of tensors, and what is left to do then.
 
@@ -45,14 +34,12 @@ class Assembly:
         source: what is read.
         needs: to be fetched.
         pastes: to be carried out by `paste`, once all is there.
-        decodings: likewise.
     """
 
     source: Source
     needs: list[Need] = field(default_factory=list)
     pastes: list[Paste] = field(default_factory=list)
-    decodings: list[Decoding] = field(default_factory=list)
-    _raw: dict[tuple[int, int, int], Array] = field(default_factory=dict)
+    _encoded: dict[tuple[int, int, int, str | None], list[Decoding]] = field(default_factory=dict)
 
     def add_whole(self, reads: Iterable[TensorRead], request_bytes: int, *, verify: bool) -> dict[str, Array]:
         """Have tensors read whole.
@@ -69,9 +56,11 @@ class Assembly:
         tensors, encoding = self.source.tensors, self.source.encoding
         for read in reads:
             name, entry = read.name, tensors[read.name]
-            if encoding is not None and self._add_encoded(name, entry, read, arrays, verify=verify):
-                continue
-            if len(entry.chunks) == 1:  # which then is the tensor: that it is covered was checked
+            plain = len(entry.chunks) == 1 and (encoding is None or encoding(name, 0) is None)
+            if read.dtype.hasobject:  # what Python objects are made of never lies in memory that is read into
+                arrays[name] = np.empty(read.shape, read.dtype)
+                self.add(name, entry, read.dtype, (0,) * len(read.shape), arrays[name], verify=verify)
+            elif plain:  # the chunk then is the tensor: that it is covered was checked
                 [chunk] = entry.chunks
                 digest = _digest(chunk, verify=verify)
                 into: Array | TensorRead = read
@@ -97,61 +86,40 @@ class Assembly:
             verify: whether chunks that are needed whole are to be checked. Of a chunk needed in part only that part is read,
                 and there is nothing to check it against.
         """
-        for chunk in entry.chunks:
-            if chunk.shape == into.shape and chunk.offset == offset:  # the box itself: nearly always
+        for number, chunk in enumerate(entry.chunks):
+            encoding = self.source.encoding_of(name, number)
+            if encoding is not None:
+                self._add_encoded(name, chunk, encoding, offset, into, verify=verify)
+            elif dtype.hasobject:  # bytes of a file would become references
+                raise TypeError(f"{self.source.checkpoint.url}: nothing says how the elements of {name!r} are stored")
+            elif chunk.shape == into.shape and chunk.offset == offset:  # the box itself: nearly always
                 digest = _digest(chunk, verify=verify)
                 self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, into, digest))
             else:
                 self._add_shared(name, chunk, dtype, offset, into, verify=verify)
 
     def paste(self) -> None:
-        """Put what was read into memory of its own where it belongs, decoded if need be. Blocking.
-
-        Raises:
-            CheckpointCorruptError: it cannot be decoded.
-        """
+        """Put what was read into memory of its own where it belongs. Blocking."""
         for paste in self.pastes:
             paste.into[...] = paste.data
-        for step in self.decodings:
-            chunk = step.chunk
-            data = step.data.data.toreadonly()
-            try:
-                step.into[...] = step.encoding.decode(data, step.into.dtype, chunk.shape)
-            except CheckpointCorruptError as error:
-                path = self.source.files[chunk.file].path
-                raise CheckpointCorruptError(
-                    f"{self.source.url}/{path}, bytes {chunk.start} to {chunk.stop}: tensor {step.name!r}: {error}",
-                    path=path,
-                    tensors=[step.name],
-                ) from error
 
     def _add_encoded(
-        self, name: str, entry: TensorEntry, read: TensorRead, arrays: dict[str, Array], *, verify: bool
-    ) -> bool:
-        """Have the chunks of a tensor read that are to be decoded; False where all are plain."""
-        encodings = [self.source.encoding_of(name, number) for number in range(len(entry.chunks))]
-        if not any(encodings):
-            return False
-        # What Python objects are made of never lies in memory that is read into.
-        into = arrays[name] = np.empty(read.shape, read.dtype) if read.dtype.hasobject else _memory(read)
-        for chunk, encoding in zip(entry.chunks, encodings, strict=True):
-            if encoding is None:
-                self._add_shared(name, chunk, read.dtype, (0,) * len(read.shape), into, verify=verify)
-                continue
-            index: tuple[Any, ...] = tuple(
-                slice(start, start + length) for start, length in zip(chunk.offset, chunk.shape, strict=True)
-            )
-            data = self._read_raw(name, chunk, verify=verify)
-            self.decodings.append(Decoding(name, chunk, into[(*index, ...)], data, encoding))
-        return True
-
-    def _read_raw(self, name: str, chunk: Chunk, *, verify: bool) -> Array:
-        """Have all bytes of a chunk read, once even if several tensors lie in them."""
-        key = chunk.file, chunk.start, chunk.stop
-        if key not in self._raw:
-            self._raw[key] = np.empty(chunk.stop - chunk.start, np.uint8)
-            self.needs.append(Need(name, *key, self._raw[key], _digest(chunk, verify=verify)))
-        return self._raw[key]
+        self, name: str, chunk: Chunk, encoding: Encoding, offset: tuple[int, ...], into: Array, *, verify: bool
+    ) -> None:
+        """Have a chunk read whole, once even if several tensors lie in it, and what a box has of it decoded into the box."""
+        shared = overlap(chunk.offset, chunk.shape, offset, into.shape)
+        if shared is None:
+            if into.size or chunk.shape != into.shape:
+                return
+            shared = tuple(slice(start, start + length) for start, length in zip(offset, into.shape, strict=True))
+        digest = _digest(chunk, verify=verify)
+        key = chunk.file, chunk.start, chunk.stop, digest
+        decodings = self._encoded.get(key)
+        if decodings is None:
+            decodings = self._encoded[key] = []
+            self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, decodings, digest))
+        index: tuple[Any, ...] = (*_shifted(shared, offset), ...)
+        decodings.append(Decoding(name, chunk.shape, encoding, _shifted(shared, chunk.offset), into[index]))
 
     def _add_shared(
         self, name: str, chunk: Chunk, dtype: DType, offset: tuple[int, ...], into: Array, *, verify: bool
@@ -161,14 +129,11 @@ class Assembly:
             if not into.size and chunk.shape == into.shape and verify:
                 self.needs.append(Need(name, chunk.file, chunk.start, chunk.stop, into, _digest(chunk, verify=verify)))
             return
-        inside = tuple(
-            slice(part.start - start, part.stop - start) for part, start in zip(shared, chunk.offset, strict=True)
-        )
-        run = smallest_run(chunk.shape, inside)
+        run = smallest_run(chunk.shape, _shifted(shared, chunk.offset))
         start, stop = byte_range(chunk.shape, run, dtype.itemsize)
         whole = run.shape == chunk.shape
-        corner = [slice(part.start - low, part.stop - low) for part, low in zip(shared, offset, strict=True)]
-        index: tuple[Any, ...] = (*corner, ...)  # without the ellipsis, NumPy copies the element of a 0-d array
+        # Without the ellipsis, NumPy copies the element of a 0-d array.
+        index: tuple[Any, ...] = (*_shifted(shared, offset), ...)
         place = into[index]
         if run.shape == place.shape and place.flags.c_contiguous:
             memory = place
@@ -177,6 +142,11 @@ class Assembly:
             self.pastes.append(Paste(place, memory[run.index]))
         digest = _digest(chunk, verify=verify and whole)
         self.needs.append(Need(name, chunk.file, chunk.start + start, chunk.start + stop, memory, digest))
+
+
+def _shifted(box: Sequence[slice], origin: Sequence[int]) -> tuple[slice, ...]:
+    """A box in coordinates that begin at an origin."""
+    return tuple(slice(part.start - low, part.stop - low) for part, low in zip(box, origin, strict=True))
 
 
 def _digest(chunk: Chunk, *, verify: bool) -> str | None:

@@ -10,7 +10,7 @@ from typing import cast
 from asyncsaver.aio.tasks import run_all
 from asyncsaver.aio.threads import Threads
 from asyncsaver.catalog.root import Root
-from asyncsaver.errors import CheckpointNotFoundError
+from asyncsaver.errors import CheckpointNotFoundError, ManifestError
 from asyncsaver.model.foreign import Foreign
 from asyncsaver.restore.source import Source, foreign_source
 from asyncsaver.store.contract import ObjectInfo, Store
@@ -43,30 +43,44 @@ async def open_foreign(root: Root, path: str, format: str | None = None) -> Sour
         ManifestError: it is damaged as a whole.
         StoreError: the store failed.
     """
-    room = import_module(_ROOMS[format or await _format_of(root, path)])
-    described = await cast("Describe", room.describe)(root.store, root.threads, path)
-    folders = {file.path.rpartition("/")[0] for file in described.files} or {path.rpartition("/")[0]}
-    listings = await run_all(root.store.list(f"{folder}/" if folder else "", delimiter=True) for folder in folders)
-    objects: list[ObjectInfo] = [item for listing in listings for item in listing.objects]
+    found: str
+    objects: Sequence[ObjectInfo]
+    found, objects = (format, []) if format else await _format_of(root, path)
+    room = import_module(_ROOMS[found])
+    try:
+        described = await cast("Describe", room.describe)(root.store, root.threads, path)
+    except ManifestError as error:
+        # Formats know no root, and who opens several checkpoints wants to know which it was.
+        message, url = str(error), root.store.url
+        if message.startswith(url):
+            raise
+        between = "/" if error.path and message.startswith(error.path) else ": "
+        raise ManifestError(f"{url}{between}{message}", path=error.path, tensors=error.tensors) from error
+    paths = {file.path for file in described.files}
+    if paths.isdisjoint(item.path for item in objects):  # they tell when it was made
+        folders = {path.rpartition("/")[0] for path in paths}
+        listings = await run_all(root.store.list(f"{folder}/" if folder else "", delimiter=True) for folder in folders)
+        objects = [item for listing in listings for item in listing.objects]
     return await root.threads.run(foreign_source, root.store.url, described, objects)
 
 
-async def _format_of(root: Root, path: str) -> str:
-    """Look at the names beside and below the path."""
+async def _format_of(root: Root, path: str) -> tuple[str, Sequence[ObjectInfo]]:
+    """Look at the names beside the path, and below it unless they tell; returns the format, and the objects among which it is."""
     folder, slash, name = path.rpartition("/")
-    beside, below = await run_all(
-        [root.store.list(folder + slash, delimiter=True), root.store.list(f"{path}/", delimiter=True)]
-    )
+    beside = await root.store.list(folder + slash, delimiter=True)
     files = {item.path for item in beside.objects}
-    inside = {item.path.rpartition("/")[2] for item in below.objects}
     if f"{path}.index" in files:
-        return "tensorflow"
+        return "tensorflow", beside.objects
+    below = (await root.store.list(f"{path}/", delimiter=True)).objects if f"{path}/" in beside.prefixes else []
+    inside = {item.path.rpartition("/")[2] for item in below}
     if ".metadata" in inside:
-        return "dcp"
-    if any(one.endswith((".safetensors", ".safetensors.index.json")) for one in (*inside, name)):
-        return "huggingface"
+        return "dcp", below
+    if any(one.endswith((".safetensors", ".safetensors.index.json")) for one in inside):
+        return "huggingface", below
+    if path in files and name.endswith((".safetensors", ".safetensors.index.json")):
+        return "huggingface", beside.objects
     if "-?????-of-" in name or (path in files and await _ends_as_a_table(root.store, path, beside.objects)):
-        return "tensorflow"
+        return "tensorflow", beside.objects
     raise CheckpointNotFoundError(f"{root.store.url}/{path} is no checkpoint in any known format")
 
 

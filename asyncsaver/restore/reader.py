@@ -13,19 +13,17 @@ from asyncsaver.catalog.root import Root
 from asyncsaver.errors import CheckpointCorruptError, UnreadableTensorError
 from asyncsaver.model.checkpoint import Checkpoint, Progress
 from asyncsaver.model.dtypes import Array
-from asyncsaver.model.leaves import TensorSpec
+from asyncsaver.model.leaves import TensorInfo, TensorSpec
 from asyncsaver.model.rebuild import MISSING, RestorePlan, TensorRead, plan_restore
 from asyncsaver.model.select import Select
 from asyncsaver.model.slices import Index, smallest_run
 from asyncsaver.restore.assemble import Assembly, files_of_box
 from asyncsaver.restore.fetch import Fetcher
 from asyncsaver.restore.release import release
-from asyncsaver.restore.source import Source
+from asyncsaver.restore.source import Source, TensorInfos
 from asyncsaver.restore.verify import VerifyReport, verify_source
 from asyncsaver.restore.verify_foreign import verify_foreign
 
-TensorInfo = TensorSpec
-"""What `CheckpointReader.tensors` tells of a tensor: ``dtype``, ``shape``, ``nbytes``."""
 _SHOWN = 20
 
 
@@ -49,11 +47,14 @@ class CheckpointReader:
         root.in_use[source.checkpoint.name] += 1
 
     @property
-    def tensors(self) -> Mapping[str, TensorSpec]:
+    def tensors(self) -> Mapping[str, TensorInfo]:
         """Name → dtype, shape and size in bytes of every tensor, in the order of the state."""
-        if self._specs is None:
-            self._specs = MappingProxyType(self.source.specs())
-        return self._specs
+        return TensorInfos(self.source)
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """Tensor → why it cannot be read, of those of another library's checkpoint where that is known already."""
+        return MappingProxyType(self.source.unreadable)
 
     @property
     def metadata(self) -> Any:
@@ -89,20 +90,12 @@ class CheckpointReader:
         spec = self.source.spec(name)
         await self._check_sizes(files_of_box(entry, run.offset, run.shape))
         assembly = Assembly(self.source)
-        corner: tuple[Any, ...] = (...,)
-        if any(self.source.encoding_of(name, chunk) for chunk in range(len(entry.chunks))):
-            # What is encoded can only be decoded whole.
-            starts = zip(run.offset, run.shape, strict=True)
-            corner = (*[slice(start, start + length) for start, length in starts], ...)
-            arrays = assembly.add_whole([TensorRead(name, spec.dtype, spec.shape)], 0, verify=verify)
-        else:
-            arrays = {name: np.empty(run.shape, spec.dtype)}
-            assembly.add(name, entry, spec.dtype, run.offset, arrays[name], verify=verify)
-        async with self._reading(sum(need.stop - need.start for need in assembly.needs), arrays) as fetcher:
+        box: Array = np.empty(run.shape, spec.dtype)
+        assembly.add(name, entry, spec.dtype, run.offset, box, verify=verify)
+        async with self._reading(sum(need.stop - need.start for need in assembly.needs), {}) as fetcher:
             await fetcher.fetch(assembly.needs)
-            await self._root.threads.run(assembly.paste)
-        box = arrays[name]
-        result: Array = box[corner][(*run.index, ...)]  # with the ellipsis a single element is an array, too
+        await self._root.threads.run(assembly.paste)
+        result: Array = box[(*run.index, ...)]  # with the ellipsis a single element is an array, too
         return result if result.nbytes == box.nbytes else result.copy()
 
     async def restore(
@@ -122,7 +115,7 @@ class CheckpointReader:
         def prepare() -> tuple[RestorePlan, set[int]]:
             plan = plan_restore(
                 self.source.tree,
-                self.tensors,
+                self._all_specs(),
                 self._root.adapters,
                 target=MISSING if target is None else target,
                 select=select,
@@ -150,7 +143,7 @@ class CheckpointReader:
             async with self._reading(plan.nbytes, arrays) as fetcher:
                 await fetcher.fetch(assembly.needs)
         except CheckpointCorruptError as error:
-            error.overwritten = tuple(read.name for read in plan.reads if read.direct)
+            error.overwritten = tuple(read.name for read in plan.reads if read.direct and not read.dtype.hasobject)
             if error.overwritten:
                 error.add_note(
                     f"The state is larger than the memory budget, so {len(error.overwritten)} arrays of the target were being "
@@ -178,7 +171,7 @@ class CheckpointReader:
         """
         self._check_open()
         if self.source.foreign:
-            return await verify_foreign(self._root, self.source, self.read)
+            return await verify_foreign(self._root, self.source, self._check)
         return await verify_source(self._root, self.source)
 
     async def close(self) -> None:
@@ -200,6 +193,25 @@ class CheckpointReader:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
+
+    async def _check(self, names: Sequence[str]) -> None:
+        """Read tensors whole and check them."""
+
+        def prepare() -> tuple[Assembly, dict[str, Array]]:
+            specs = self._all_specs()
+            reads = [TensorRead(name, specs[name].dtype, specs[name].shape) for name in names]
+            assembly = Assembly(self.source)
+            return assembly, assembly.add_whole(reads, 0, verify=True)
+
+        assembly, arrays = await self._root.threads.run(prepare)
+        async with self._reading(sum(need.stop - need.start for need in assembly.needs), arrays) as fetcher:
+            await fetcher.fetch(assembly.needs)
+
+    def _all_specs(self) -> Mapping[str, TensorSpec]:
+        """Those of all tensors, for planning. Blocking, the first time."""
+        if self._specs is None:
+            self._specs = self.source.specs()
+        return self._specs
 
     def _check_open(self) -> None:
         if not self._open:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +14,7 @@ from asyncsaver.errors import CheckpointCorruptError
 from asyncsaver.model.checkpoint import Checkpoint, checkpoint_of
 from asyncsaver.model.dtypes import DType, dtype_from_name
 from asyncsaver.model.foreign import STRING, Encoding, Foreign
-from asyncsaver.model.leaves import TensorSpec
+from asyncsaver.model.leaves import TensorInfo, TensorSpec
 from asyncsaver.model.manifest import FileEntry, Json, TensorEntry
 from asyncsaver.model.names import slot_path
 from asyncsaver.restore.find import Found, explain_damage
@@ -96,6 +96,30 @@ class Source:
             )
 
 
+class TensorInfos(Mapping[str, TensorInfo]):
+    """Name → what it is, of all tensors, in the order of the state. Made when asked for: a restore needs none of them.
+
+    Args:
+        source: whose tensors.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __getitem__(self, name: str) -> TensorInfo:
+        spec = self._source.spec(name)
+        return TensorInfo(spec.dtype, spec.shape, self._source.tensors[name].dtype)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._source.tensors)
+
+    def __len__(self) -> int:
+        return len(self._source.tensors)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
 def shortened(names: Sequence[str]) -> str:
     """A list of names that fits in a message."""
     shown = ", ".join(names[:5])
@@ -117,7 +141,7 @@ def own_source(root: Root, found: Found) -> Source:
     )
 
 
-def foreign_source(url: str, foreign: Foreign, objects: Sequence[ObjectInfo]) -> Source:
+def foreign_source(url: str, foreign: Foreign, objects: Iterable[ObjectInfo]) -> Source:
     """A checkpoint of another library.
 
     Args:
@@ -147,7 +171,7 @@ def foreign_source(url: str, foreign: Foreign, objects: Sequence[ObjectInfo]) ->
         tree={"dict": {name: {"tensor": name} for name in foreign.tensors}} if foreign.tree is None else foreign.tree,
         tensors=foreign.tensors,
         files=foreign.files,
-        sizes={item.path: item.size for item in objects},
+        sizes={file.path: file.size for file in foreign.files},
         explain=_nothing_to_explain,
         dtypes={name: _STRINGS for name, entry in foreign.tensors.items() if entry.dtype == STRING}
         | dict(foreign.dtypes),
