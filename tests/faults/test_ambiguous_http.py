@@ -61,11 +61,11 @@ async def check_root(cloud: Cloud, newest: int) -> None:
 async def save_twice(cloud: Cloud, target: str, fault: str) -> int:
     """Two saves, of which one request meets a fault; returns the newest checkpoint that has to be there."""
     begun = target in {"probe", "new state file"}
-    rule = cloud.proxy.misbehave(SAVING[target], FAULTS[fault]) if begun else None
-    async with cloud.saver(max_to_keep=1) as saver:
-        if not begun:
+    if not begun:
+        async with cloud.saver(max_to_keep=1) as saver:
             await saver.save(state_of(1), step=1)
-            rule = cloud.proxy.misbehave(SAVING[target], FAULTS[fault])
+    rule = cloud.proxy.misbehave(SAVING[target], FAULTS[fault])
+    async with cloud.saver(max_to_keep=1) as saver:  # one of its own: it has to read the state file
         refused = fault in REFUSALS and not conditional(target)
         try:
             saved = await saver.save(state_of(2), step=2)
@@ -73,7 +73,6 @@ async def save_twice(cloud: Cloud, target: str, fault: str) -> int:
             # Whatever may pass is overcome, and a commit is settled whatever the answer.
             assert refused, (target, fault)
             saved = None
-    assert rule is not None
     assert rule.hits == 1, (target, fault)
     cloud.proxy.behave()
     if saved is None and begun:

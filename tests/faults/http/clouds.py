@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 
 from asyncsaver import Saver
+from asyncsaver.store.registry import open_store
 
 from ...servers.kinds import Root  # noqa: TID252 - test folders are no packages
 from .proxy import Proxy
 
 READ_TIMEOUT = 1.5
 """Seconds after which the clients give up on an answer, in place of a minute."""
-LARGE = 33 * 2**20
-"""More than a single request carries, in bytes, on every cloud."""
+LARGE = 17 * 2**20
+"""More than one part, in bytes, on every cloud; see `Cloud.saver_in_parts`."""
 CLOUDS = {
     "s3": "S3",
     "gcs": "GCS",
@@ -70,6 +71,12 @@ class Cloud:
     def saver(self, **arguments: Any) -> Saver:
         """A saver whose requests go through the proxy."""
         return Saver(self.direct.url, storage_options=self.options, engine=self.engine, **arguments)
+
+    def saver_in_parts(self, **arguments: Any) -> Saver:
+        """Likewise, one that sends in parts whatever is larger than one."""
+        store = open_store(self.direct.url, storage_options=self.options, engine=self.engine)
+        store.capabilities = replace(store.capabilities, put_bytes=0)
+        return Saver(store, **arguments)
 
     def honest_saver(self, **arguments: Any) -> Saver:
         """A saver whose requests go past the proxy."""
