@@ -1,5 +1,6 @@
 """Checkpoints for asyncio trainers, on any cloud store: whole or not there."""
 
+from asyncsaver.conversion.convert import convert
 from asyncsaver.errors import (
     AccessDeniedError,
     AsyncSaverError,
@@ -98,6 +99,7 @@ __all__ = [
     "WrongLoopError",
     "__version__",
     "checkpoint_exists",
+    "convert",
     "get_checkpoint_state",
     "latest_checkpoint",
     "open_checkpoint",

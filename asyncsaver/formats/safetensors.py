@@ -9,10 +9,12 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
 from asyncsaver.formats.batches import BATCH, batches
+from asyncsaver.model.manifest import Json
 
 _ALIGNMENT = 64
 
@@ -41,14 +43,18 @@ def encode_header(tensors: Iterable[tuple[str, str, tuple[int, ...], int, int]])
     return struct.pack("<Q", len(padded)) + padded
 
 
-def encode_index(weight_map: Mapping[str, str], total_size: int) -> bytes:
+def encode_index(
+    weight_map: Mapping[str, str], total_size: int, metadata: Mapping[str, Json] = MappingProxyType({})
+) -> bytes:
     """The Hugging Face index of a sharded checkpoint.
 
     Args:
         weight_map: tensor → file name.
         total_size: of all tensors, in bytes.
+        metadata: what else is to stand beside that.
     """
-    opening = msgspec.json.format(msgspec.json.encode({"metadata": {"total_size": total_size}}), indent=1)[:-2]
+    said = {"metadata": {**metadata, "total_size": total_size}}
+    opening = msgspec.json.format(msgspec.json.encode(said), indent=1)[:-2]
     members = [_indented(batch) for batch in batches(weight_map)]
     return opening + b',\n "weight_map": {' + b",".join(members) + (b"\n }\n}" if members else b"}\n}")
 

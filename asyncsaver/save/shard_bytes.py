@@ -9,7 +9,9 @@ from typing import Any
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
-import xxhash
+
+from asyncsaver.model.digests import digest_of
+from asyncsaver.model.running import running_digest
 
 _PIECE = 1 << 20  # bytes converted, or put together from small tensors, at once
 _SMALL = 64 << 10  # up to here a copy costs less than what it takes to pass a tensor on by itself
@@ -17,6 +19,9 @@ _MOST_PIECES = 8  # of a part; more cost more to pass on than to put together
 _REGISTERED = 2  # what numpy.dtype.isbuiltin says of dtypes that another package has registered
 
 Bytes = npt.NDArray[np.uint8]
+_NOTHING: Bytes = np.empty(0, np.uint8)
+XXH3_128 = "xxh3_128"
+"""What `model.digests` takes for a checksum of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +46,15 @@ class ShardBytes:
     Args:
         header: the shard's first bytes.
         sources: its tensors, without gaps.
+        like: which checksum of each tensor is wanted: another one of its kind; see `model.digests`.
 
     Attributes:
         size: of the shard, in bytes.
-        hashes: of each tensor that has passed: xxh3_128, 32 hex digits.
+        hashes: of each tensor that has passed: xxh3_128, 32 hex digits, unless another kind is wanted.
     """
 
-    def __init__(self, header: bytes, sources: Sources) -> None:
+    def __init__(self, header: bytes, sources: Sources, like: str = XXH3_128) -> None:
+        self._like = like
         self.size = len(header) + sum(sources.sizes)
         self.hashes: list[str] = []
         self._taken = 0
@@ -56,6 +63,13 @@ class ShardBytes:
         self._room = 0  # what is left of the part that is being taken
         self._sources = sources
         self._pieces = self._advance()
+
+    async def load(self, size: int) -> None:
+        """To be awaited before the next ``size`` bytes are taken: where they have to be fetched first, they are.
+
+        Args:
+            size: as for the call of `take` or `take_pieces` that follows.
+        """
 
     @property
     def crc32c(self) -> str:
@@ -83,6 +97,8 @@ class ShardBytes:
             head, self._rest = self._rest[: self._room], self._rest[self._room :]
             taken.append(self._count(head))
             self._room -= head.size
+        if not self._rest.size:
+            self._rest = _NOTHING  # a view, even an empty one, would keep in memory what has been sent
         if self._taken == self.size:
             for _ in self._pieces:  # what is left are hashes to finish, and tensors without bytes
                 pass
@@ -113,13 +129,13 @@ class ShardBytes:
         memory = memoryview(packed)
         start = 0
         for size in sizes[first:position]:
-            self.hashes.append(xxhash.xxh3_128_hexdigest(memory[start : start + size]))
+            self.hashes.append(digest_of(memory[start : start + size], self._like))
             start += size
         return np.frombuffer(packed, np.uint8)
 
     def _pass_on(self) -> Iterator[Bytes]:
         """Yield the bytes of the tensor that comes next by and by, and hash them."""
-        digest = xxhash.xxh3_128()
+        digest = running_digest(self._like)
         for piece in stored_bytes(self._array(len(self.hashes))):
             rest = piece
             while rest.size:

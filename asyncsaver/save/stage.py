@@ -11,6 +11,7 @@ from asyncsaver.model.flatten import TensorLeaf, flatten
 from asyncsaver.model.leaves import Adapters
 from asyncsaver.model.manifest import Json
 from asyncsaver.model.shards import spread
+from asyncsaver.save.contents import Contents
 from asyncsaver.store.contract import Store
 
 _SEQUENTIAL_PARTS = 4  # of a shard in a store that sends them one after another
@@ -25,11 +26,13 @@ class Staged:
         tree: the state without its arrays.
         tensors: in the state's order.
         nbytes: of all tensors.
+        contents: gives their bytes; None where they are arrays in memory.
     """
 
     tree: Json
     tensors: Sequence[TensorLeaf]
     nbytes: int
+    contents: Contents | None = None
 
 
 def stage(state: object, adapters: Adapters) -> Staged:
