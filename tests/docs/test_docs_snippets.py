@@ -28,7 +28,9 @@ def blocks_of(document: str) -> Iterator[CodeType]:
             yield compile(source, str(ROOT / document), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/guide.md", "docs/tensorflow.md", "docs/testing.md", "examples/README.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "docs/guide.md", "docs/tensorflow.md", "docs/testing.md", "examples/README.md"]
+)
 async def test_every_block_runs(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "documentation"}

@@ -124,7 +124,9 @@ async def test_wrong_urls(url: Any, error: type[Exception], words: str) -> None:
 
 
 async def test_other_formats_are_refused(memory: Place) -> None:
-    with pytest.raises(ValueError, match="format='zarr' is unknown; format can be one of 'auto', 'native', 'tensorflow'"):
+    with pytest.raises(
+        ValueError, match="format='zarr' is unknown; format can be one of 'auto', 'native', 'tensorflow'"
+    ):
         await open_checkpoint(f"{memory.url}/ckpt-00000001", format="zarr")
 
 
