@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,12 +23,12 @@ from asyncsaver.model.names import Naming
 from asyncsaver.store import Store
 from asyncsaver_backends.memory import MemoryStore
 
-from ..doubles.scripted import Cancel, Fail, Script, ScriptedStore, from_nth, nothing, nth  # noqa: TID252 - no package
-from ..doubles.world import broken, for_each, timed_out  # noqa: TID252
+from ..doubles.everywhere import KINDS, script_of  # noqa: TID252
+from ..doubles.scripted import Script, ScriptedStore, nothing  # noqa: TID252 - no package
+from ..doubles.world import for_each  # noqa: TID252
 from .checkpoints import Content, assert_same, content_of
 
 pytestmark = pytest.mark.slow
-KINDS = ["lost request", "lost reply", "refused", "dies", "cancelled before", "cancelled after"]
 PART = 256
 NAMES = {"native": "ckpt-00000005", "tensorflow": "model.ckpt-5", "huggingface": "model-5"}
 
@@ -110,22 +110,6 @@ async def ground_of(into: str, before: str | None) -> Ground:
     if before is not None:
         await ground.convert(before)
     return ground
-
-
-def script_of(kind: str, number: int, task: Callable[[], asyncio.Task[Any]]) -> Script:
-    match kind:
-        case "lost request":
-            return nth(number, Fail(timed_out()))
-        case "lost reply":
-            return nth(number, Fail(timed_out(), applied=True))
-        case "refused":
-            return nth(number, Fail(broken()))
-        case "dies":
-            return from_nth(number, timed_out)
-        case "cancelled before":
-            return nth(number, Cancel(task))
-        case _:
-            return nth(number, Cancel(task, applied=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,13 +12,13 @@ import pytest
 from asyncsaver import Saver
 from asyncsaver.errors import AsyncSaverError, CommitUnknownError
 
-from ..doubles.scripted import Call, Cancel, Fail, Script, from_nth, nth  # noqa: TID252 - test folders have no name
-from ..doubles.world import World, broken, closing, for_each, number_of, numbers_of, state_of, timed_out  # noqa: TID252
+from ..doubles.everywhere import KINDS, script_of  # noqa: TID252 - test folders have no name
+from ..doubles.scripted import Call, Fail  # noqa: TID252 - test folders have no name
+from ..doubles.world import World, broken, closing, for_each, number_of, numbers_of, state_of  # noqa: TID252
 
 pytestmark = pytest.mark.slow  # some 1300 interrupted runs
 
 Action = Callable[[Saver], Awaitable[Any]]
-KINDS = ["lost request", "lost reply", "refused", "dies", "cancelled before", "cancelled after"]
 
 
 BEFORE = {f"ckpt-{step:08d}": step for step in (1, 2, 3, 4)}
@@ -114,22 +114,6 @@ async def calls_of(scenario: Scenario, world: World) -> list[Call]:
     async with saver_for(scenario, world, store) as saver:
         await scenario.action(saver)
         return list(store.calls)
-
-
-def script_of(kind: str, number: int, task: Callable[[], asyncio.Task[Any]]) -> Script:
-    match kind:
-        case "lost request":
-            return nth(number, Fail(timed_out()))
-        case "lost reply":
-            return nth(number, Fail(timed_out(), applied=True))
-        case "refused":
-            return nth(number, Fail(broken()))
-        case "dies":
-            return from_nth(number, timed_out)
-        case "cancelled before":
-            return nth(number, Cancel(task))
-        case _:
-            return nth(number, Cancel(task, applied=True))
 
 
 @pytest.mark.parametrize("kind", KINDS)
