@@ -42,6 +42,5 @@ def conditional(target: str) -> bool:
         "new state file",
         "state file",
         "tombstone",
-        "reading the state file",
         "deleting",
     }
