@@ -5,24 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from asyncsaver.conversion.choose import Chosen
-from asyncsaver.errors import InvalidStateError, ManifestError, UnreadableTensorError
+from asyncsaver.errors import InvalidStateError, ManifestError
 from asyncsaver.model.dtypes import dtype_from_name, storage_dtype
 from asyncsaver.restore.source import Source
 
 _SHOWN = 20
 _RESERVED = "__metadata__"
-
-
-def check_readable(source: Source, chosen: Chosen) -> None:
-    """Raise `UnreadableTensorError` for tensors of which it is known already that they cannot be read."""
-    problems = [(name, source.unreadable[name]) for name in chosen.tensors if name in source.unreadable]
-    if problems:
-        raise UnreadableTensorError(
-            f"{source.checkpoint.url}: {len(problems)} of the tensors cannot be read; select= leaves them out:\n  "
-            + _lines([f"{name}: {problem}" for name, problem in problems]),
-            path=source.where,
-            tensors=[name for name, _ in problems],
-        )
 
 
 def check_native(source: Source, chosen: Chosen) -> None:

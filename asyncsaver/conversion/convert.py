@@ -10,7 +10,7 @@ from typing import Any
 from asyncsaver.aio.meter import metered
 from asyncsaver.catalog.opening import open_root
 from asyncsaver.catalog.root import Root
-from asyncsaver.conversion.check import check_huggingface, check_native, check_readable
+from asyncsaver.conversion.check import check_huggingface, check_native
 from asyncsaver.conversion.choose import Chosen, choose
 from asyncsaver.conversion.contents import stage
 from asyncsaver.conversion.request import TARGETS, Conversion, foreign_checkpoint
@@ -138,7 +138,7 @@ async def convert_source(root: Root, source: Source, to: Root, conversion: Conve
         AsyncSaverError: see `convert`.
     """
     chosen = await root.threads.run(choose, source, conversion.select)
-    await root.threads.run(check_readable, source, chosen)
+    await root.threads.run(source.check_readable, chosen.tensors)
     try:
         await root.threads.run(_check_listed, source, chosen)
     except CheckpointCorruptError as error:

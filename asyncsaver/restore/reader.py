@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from asyncsaver.catalog.root import Root
-from asyncsaver.errors import CheckpointCorruptError, UnreadableTensorError
+from asyncsaver.errors import CheckpointCorruptError
 from asyncsaver.model.checkpoint import Checkpoint, Progress
 from asyncsaver.model.dtypes import Array
 from asyncsaver.model.leaves import TensorInfo, TensorSpec
@@ -23,8 +23,6 @@ from asyncsaver.restore.release import release
 from asyncsaver.restore.source import Source, TensorInfos
 from asyncsaver.restore.verify import VerifyReport, verify_source
 from asyncsaver.restore.verify_foreign import verify_foreign
-
-_SHOWN = 20
 
 
 class CheckpointReader:
@@ -85,7 +83,7 @@ class CheckpointReader:
             entry = self.source.tensors[name]
         except KeyError:
             raise KeyError(f"{self.checkpoint.url} has no tensor {name!r}") from None
-        self._check_readable([name])
+        self.source.check_readable([name])
         run = smallest_run(entry.shape, index)
         spec = self.source.spec(name)
         await self._check_sizes(files_of_box(entry, run.offset, run.shape))
@@ -126,7 +124,7 @@ class CheckpointReader:
                 # be held twice: it goes straight into the target, after what can be checked beforehand was.
                 held=held,
             )
-            self._check_readable([read.name for read in plan.reads] if self.source.unreadable else [])
+            self.source.check_readable(read.name for read in plan.reads)
             # Which files matter takes a look at every chunk: it is only asked where one is not as it should be.
             if all(self.source.sizes.get(file.path) == file.size for file in self.source.files):
                 return plan, set()
@@ -216,17 +214,6 @@ class CheckpointReader:
     def _check_open(self) -> None:
         if not self._open:
             raise ValueError(f"the reader of {self.checkpoint.url} is closed")
-
-    def _check_readable(self, names: Sequence[str]) -> None:
-        problems = [(name, self.source.unreadable[name]) for name in names if name in self.source.unreadable]
-        if problems:
-            raise UnreadableTensorError(
-                f"{self.checkpoint.url}: {len(problems)} of the tensors cannot be read; select= leaves them out:\n  "
-                + "\n  ".join(f"{name}: {problem}" for name, problem in problems[:_SHOWN])
-                + (f"\n  … and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""),
-                path=self.source.where,
-                tensors=[name for name, _ in problems],
-            )
 
     async def _check_sizes(self, files: Collection[int]) -> None:
         """Compare the sizes of files with what the manifest says, before memory is taken for what it says is in them."""

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from asyncsaver.catalog.root import Root
-from asyncsaver.errors import CheckpointCorruptError
+from asyncsaver.errors import CheckpointCorruptError, UnreadableTensorError
 from asyncsaver.model.checkpoint import Checkpoint, checkpoint_of
 from asyncsaver.model.dtypes import DType, dtype_from_name
 from asyncsaver.model.foreign import STRING, Encoding, Foreign
@@ -21,6 +21,7 @@ from asyncsaver.restore.find import Found, explain_damage
 from asyncsaver.store.contract import ObjectInfo
 
 _STRINGS: DType = np.dtype(object)
+_SHOWN = 20
 Explain = Callable[[CheckpointCorruptError], Awaitable[None]]
 
 
@@ -73,6 +74,24 @@ class Source:
         if self.dtypes:
             return {name: self.spec(name) for name in self.tensors}
         return {name: TensorSpec(dtype_from_name(entry.dtype), entry.shape) for name, entry in self.tensors.items()}
+
+    def check_readable(self, names: Iterable[str]) -> None:
+        """Raise `UnreadableTensorError` for tensors of which it is known already that they cannot be read.
+
+        Args:
+            names: of the tensors that are wanted.
+        """
+        if not self.unreadable:  # nearly always; the names may be a million
+            return
+        problems = [(name, self.unreadable[name]) for name in names if name in self.unreadable]
+        if problems:
+            raise UnreadableTensorError(
+                f"{self.checkpoint.url}: {len(problems)} of the tensors cannot be read; select= leaves them out:\n  "
+                + "\n  ".join(f"{name}: {problem}" for name, problem in problems[:_SHOWN])
+                + (f"\n  … and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""),
+                path=self.where,
+                tensors=[name for name, _ in problems],
+            )
 
     def check_listed(self, wanted: Collection[int]) -> None:
         """Find missing and truncated files before anything is read or assigned.
