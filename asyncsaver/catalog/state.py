@@ -13,6 +13,7 @@ from asyncsaver.aio.threads import Threads
 from asyncsaver.catalog.reader import CatalogReader
 from asyncsaver.errors import ObjectExistsError, ObjectNotFoundError, PreconditionFailedError, StoreError
 from asyncsaver.formats.encodings import encode_state
+from asyncsaver.model.catalog import Catalog
 from asyncsaver.model.statefile import StateFile
 from asyncsaver.store.contract import Store
 from asyncsaver.store.retry import full_jitter
@@ -36,10 +37,10 @@ class StateWriter:
       and removes theirs. They then find their own gone, and take over in turn: each sees what the others have done.
     - Theirs is looked for in every listing of the root, and whenever ours is created: two who create theirs at the same time
       look afterwards, and one of them at least sees both.
-    - Between reading theirs and removing it, they may write it. Those entries are lost, as with a state file that is lost: the
-      next reader finds their records in its listing. What they have written of `last_preserved` may be lost as well: then the
-      next checkpoint is preserved sooner, and none is deleted for that.
-    - Two who take over from each other at once may both remove what the other has made: that is a state file that is lost.
+    - Between reading theirs and removing it, they may write it. So who has removed it lists the root once more, and adds what is
+      missing: their records stood before they wrote of them. What they have written of `last_preserved` may be lost: then
+      the next checkpoint is preserved sooner, and none is deleted for that.
+    - Two who take over from each other at once may both remove what the other has made; both then see that when they list again.
     - Who dies before removing theirs leaves two. Readers take from either what has the etags that they list, and the next saver
       of its kind takes over again.
 
@@ -92,10 +93,14 @@ class StateWriter:
 
     async def _take_over(self, change: Callable[[StateFile], StateFile]) -> StateFile:
         """Change what stands under the root, whatever a state file says of it; and remove the other kind's, if it is there."""
+        state = None
         for attempt in range(_TRIES):
-            await self._pause(attempt)
+            if state is None:
+                await self._pause(attempt)
             catalog = await self._reader.load()
             written, etag = await self._reader.read_state()
+            if state is not None and (self._reader.sees_other or _lists_all(written, catalog)):
+                return state  # or else they take over in turn
             # What it says otherwise than when the root was listed, savers of our own kind have written meanwhile.
             newer = [entry for entry in written.entries if catalog.seen.get(entry.path) != entry]
             others = [entry for entry in written.entries if not self._reader.owns(entry.name)]
@@ -103,11 +108,11 @@ class StateWriter:
             found = StateFile(last_preserved=max(marks, default=None))
             found = found.with_entries([*others, *catalog.entries, *newer])
             if (state := await self._write(change, found, etag, unchanged=False)) is not None:
-                if self._reader.sees_other:
-                    for error in (await self._store.delete([self._reader.other_state_file])).values():
-                        raise error
-                    self._created = self._reader.sees_other = False
-                return state
+                if not self._reader.sees_other:
+                    return state
+                for error in (await self._store.delete([self._reader.other_state_file])).values():
+                    raise error
+                self._created = False
         raise self._overtaken()
 
     async def _other_stands(self) -> bool:
@@ -176,3 +181,8 @@ class StateWriter:
         if info.etag is not None:
             self._written = new, info.etag
         return changed
+
+
+def _lists_all(state: StateFile, catalog: Catalog) -> bool:
+    listed = state.by_path()
+    return all(entry.path in listed and listed[entry.path].etag == entry.etag for entry in catalog.entries)

@@ -157,6 +157,39 @@ async def test_who_is_overtaken_while_taking_over_looks_again(first: str) -> Non
 
 
 @pytest.mark.parametrize("first", FORMATS)
+async def test_what_is_written_to_a_state_file_just_before_it_is_removed_is_not_lost(first: str) -> None:
+    world = World()
+    async with saver(world, first) as one:
+        await one.save(state_of(1), step=1)
+
+        async def save() -> None:
+            await one.save(state_of(3), step=3)
+            assert (await states(world))[PATH[first]].by_path().keys() >= {"ckpt-00000003/manifest.json"}
+
+        store = world.store(at("delete", PATH[first], Meanwhile(save)))
+        async with saver(world, OTHER[first], store=store) as other:
+            await other.save(state_of(2), step=2)
+    assert await listed(world) == (PATH[OTHER[first]], [1, 2, 3])
+
+
+@pytest.mark.parametrize("first", FORMATS)
+async def test_two_who_remove_what_the_other_has_made_make_it_again(first: str) -> None:
+    world = World()
+    async with saver(world, first) as one:
+        await one.save(state_of(1), step=1)
+
+    async def take_back() -> None:
+        async with saver(world, first) as another:
+            await another.save(state_of(3), step=3)
+        assert [*await states(world)] == [PATH[first]]
+
+    store = world.store(at("delete", PATH[first], Meanwhile(take_back)))
+    async with saver(world, OTHER[first], store=store) as other:
+        await other.save(state_of(2), step=2)
+    assert await listed(world) == (PATH[OTHER[first]], [1, 2, 3])
+
+
+@pytest.mark.parametrize("first", FORMATS)
 async def test_stores_without_compare_and_swap(first: str) -> None:
     world = World()
     for step, manifest_format in enumerate([first, OTHER[first], first], 1):
