@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -15,23 +15,21 @@ from asyncsaver.aio.meter import metered
 from asyncsaver.catalog.opening import open_root
 from asyncsaver.catalog.root import OnStats
 from asyncsaver.errors import ReadOnlyError
-from asyncsaver.model.checkpoint import Checkpoint, Progress, check_metadata, checkpoint_of, encode_metrics
+from asyncsaver.layout.contract import Layout
+from asyncsaver.layout.native import NativeLayout
+from asyncsaver.model.checkpoint import Checkpoint, Progress, check_metadata, encode_metrics
 from asyncsaver.model.config import DEFAULT_COMMIT_TIMEOUT, DEFAULT_MEMORY_BUDGET, DEFAULT_SHARD_BYTES, check_config
 from asyncsaver.model.names import check_step
 from asyncsaver.model.retention import RetentionPolicy
 from asyncsaver.model.select import Select
-from asyncsaver.prune.delete import delete_checkpoint, set_pin
-from asyncsaver.prune.prune import prune_root
 from asyncsaver.prune.report import PruneReport, SweepReport
-from asyncsaver.prune.sweep import check_grace, sweep_root
-from asyncsaver.restore.find import Found, find, find_latest, find_step
+from asyncsaver.prune.sweep import check_grace
 from asyncsaver.restore.reader import CheckpointReader
 from asyncsaver.restore.restore import restore_state
-from asyncsaver.restore.source import own_source
 from asyncsaver.restore.verify import VerifyReport
 from asyncsaver.save.attempt import Request
 from asyncsaver.save.background import BackgroundSaves, PendingSave
-from asyncsaver.save.line import SaveLine, SaveSettings
+from asyncsaver.save.line import SaveSettings
 from asyncsaver.save.staging import Staging
 from asyncsaver.store.contract import Store
 from asyncsaver.store.retry import DEFAULT_RETRY_TIMEOUT
@@ -159,23 +157,21 @@ class Saver:
             progress=progress,
             on_stats=on_stats,
         )
-        self._policy = config.policy
         self._read_only = read_only
         self._staging = Staging(self._root, config.memory_budget)
         self._background = BackgroundSaves()
         self._guard = LoopGuard(f"the saver of {self.url}")
-        self._line = SaveLine(
-            self._root,
-            SaveSettings(
-                shard_bytes=config.shard_bytes,
-                commit_timeout=config.commit_timeout,
-                single_writer=single_writer,
-                policy=config.policy,
-                began=self._root.clock(),
-                saver=config.as_json,
-                writer=WRITER,
-            ),
+        settings = SaveSettings(
+            shard_bytes=config.shard_bytes,
+            commit_timeout=config.commit_timeout,
+            single_writer=single_writer,
+            policy=config.policy,
+            began=self._root.clock(),
+            saver=config.as_json,
+            writer=WRITER,
         )
+        self._layout: Layout = NativeLayout(self._root, settings)
+        self._line = self._layout.line
 
     @property
     def url(self) -> str:
@@ -317,11 +313,12 @@ class Saver:
             raise TypeError(f"checkpoint must be a Checkpoint, not {type(checkpoint).__name__}; a step goes into step=")
         if isinstance(target, Checkpoint):
             raise TypeError("the target is what to restore into; which checkpoint to restore goes into checkpoint=")
+        number = None if step is None else check_step(step)
         return await restore_state(
             self._root,
+            lambda: self._layout.source(number, checkpoint),
             target,
-            step=None if step is None else check_step(step),
-            checkpoint=checkpoint,
+            again=checkpoint is None,
             select=select,
             dtype=dtype,
             strict=strict,
@@ -332,14 +329,12 @@ class Saver:
     @guarded
     async def latest(self) -> Checkpoint | None:
         """The checkpoint committed last, or None under an empty root."""
-        found = await find_latest(self._root)
-        return None if found is None else self._describe(found)
+        return await self._layout.latest()
 
     @guarded
     async def checkpoints(self) -> list[Checkpoint]:
         """All committed checkpoints, oldest first. What is damaged is left out, and logged."""
-        catalog = await self._root.reader.load()
-        return [checkpoint_of(entry, self.url, pinned=entry.pinned) for entry in catalog.checkpoints]
+        return list(await self._layout.checkpoints())
 
     @guarded
     async def open(self, step: int | None = None) -> CheckpointReader:
@@ -370,19 +365,19 @@ class Saver:
             StoreError: not everything could be deleted; a later `prune` finishes it.
         """
         self._check_writable()
-        names = self._root.naming.names(None if step is None else check_step(step))
-        if not await delete_checkpoint(self._root, names, writer=WRITER):
-            await find_step(self._root, step)
+        await self._layout.delete(None if step is None else check_step(step))
 
     @guarded
     async def pin(self, step: int | None) -> None:
         """Keep a checkpoint whatever retention says, until `unpin`. Raises `CheckpointNotFoundError`."""
-        await self._set_pin(step, pinned=True)
+        self._check_writable()
+        await self._layout.set_pin(None if step is None else check_step(step), pinned=True)
 
     @guarded
     async def unpin(self, step: int | None) -> None:
         """Leave a checkpoint to retention again. Raises `CheckpointNotFoundError`."""
-        await self._set_pin(step, pinned=False)
+        self._check_writable()
+        await self._layout.set_pin(None if step is None else check_step(step), pinned=False)
 
     @guarded
     async def prune(self, *, dry_run: bool = False) -> PruneReport:
@@ -398,8 +393,7 @@ class Saver:
         """
         if not dry_run:
             self._check_writable()
-        began = datetime.fromtimestamp(self._line.settings.began, UTC)
-        return await prune_root(self._root, self._policy, began=began, writer=WRITER, dry_run=dry_run)
+        return await self._layout.prune(dry_run=dry_run)
 
     @guarded
     async def sweep(self, grace: float | timedelta = _DAY, *, dry_run: bool = False) -> SweepReport:
@@ -412,7 +406,7 @@ class Saver:
         """
         if not dry_run:
             self._check_writable()
-        return await sweep_root(self._root, grace=check_grace(grace), writer=WRITER, dry_run=dry_run)
+        return await self._layout.sweep(check_grace(grace), dry_run=dry_run)
 
     async def close(self) -> None:
         """Wait for what is running, background saves included, then release everything. Calling twice is fine.
@@ -434,7 +428,7 @@ class Saver:
             self._background.raise_unobserved()
         finally:
             self._staging.close()
-            await self._root.close()
+            await self._layout.close()
 
     async def __aenter__(self) -> Self:
         self._guard.check()
@@ -477,15 +471,7 @@ class Saver:
 
     async def _open(self, step: int | None) -> CheckpointReader:
         number = None if step is None else check_step(step)
-        return CheckpointReader(self._root, own_source(self._root, await find(self._root, number)))
-
-    async def _set_pin(self, step: int | None, *, pinned: bool) -> None:
-        self._check_writable()
-        found = await find_step(self._root, None if step is None else check_step(step))
-        await set_pin(self._root, found.manifest, pinned=pinned)
-
-    def _describe(self, found: Found) -> Checkpoint:
-        return checkpoint_of(found.manifest, self.url, pinned=found.pinned)
+        return CheckpointReader(self._root, await self._layout.source(number))
 
     def _check_writable(self) -> None:
         if self._read_only:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 from asyncsaver.aio.budget import ByteBudget
 from asyncsaver.aio.threads import Threads
+from asyncsaver.catalog.companions import Companions
 from asyncsaver.catalog.reader import CatalogReader
 from asyncsaver.catalog.state import StateWriter
 from asyncsaver.model.catalog import Catalog
@@ -49,6 +50,7 @@ class Root:
         own_saves: save id → checkpoint's name of attempts in flight here, which a sweep leaves alone.
         manifest_format: of what is written here; either is read.
         store_time: the latest time seen on the store's clock, UTC; None until something was listed.
+        companions: of the checkpoints; None where all of a checkpoint lies in its folder.
     """
 
     store: Store
@@ -66,6 +68,7 @@ class Root:
     own_saves: dict[str, str] = field(default_factory=dict)
     manifest_format: ManifestFormat = "json"
     store_time: datetime | None = None
+    companions: Companions | None = None
     reader: CatalogReader = field(init=False)
     _state: StateWriter = field(init=False)
 

@@ -106,6 +106,14 @@ async def prune_entries(
                 # The mark comes first: until it stands, nothing says that this checkpoint is kept for good.
                 await root.store.put(f"{decision.entry.name}/{PRESERVED_MARKER}", b"{}")
                 changes.entries[decision.entry.path] = msgspec.structs.replace(decision.entry, preserved=True)
+        if root.companions is not None:
+            gone = {entry.name for entry in going}
+            staying = [
+                one.entry
+                for one in verdict.decisions
+                if one.entry.name not in gone and one.entry.name not in verdict.preserved and not one.entry.preserved
+            ]
+            await root.companions.announce(staying, verdict.last_preserved)
         unfinished = [entry for entry in found.retired if entry.unfinished]
         await delete_entries(root, [*unfinished, *replaced, *going], changes, writer=writer)
         await _forget(root, found, changes)

@@ -68,6 +68,8 @@ async def remove_files(root: Root, entry: Entry, listed: Sequence[str] | None = 
     """
     if not entry.save_id:
         return  # put in the place of a damaged record: what it referred to is not known, and left to a sweep
+    if root.companions is not None:
+        await root.companions.remove(entry.name, entry.save_id)
     folder = save_folder(entry.name, entry.save_id)
     if listed is None:
         listed = await _listed(root, folder)

@@ -72,7 +72,7 @@ async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool
         if dead and not dry_run and not _fenced(folder, catalog).issuperset(dead):
             dead = {save_id: dead[save_id] for save_id in await fence(root, folder, list(dead), writer=writer)}
         for save_id, objects in dead.items():
-            error = None if dry_run else await _delete(root, objects)
+            error = None if dry_run else await _delete(root, folder.name, save_id)
             swept.append(Swept(folder.name, save_id, len(objects), sum(item.size for item in objects), error))
         # A save that is in flight may have put its pin already.
         quiet = folder.saves.keys() <= {*recorded, *dead} and folder.name not in root.own_saves.values()
@@ -83,6 +83,8 @@ async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool
         await _remove_probes(root, now, grace)
         own = [save_folder(name, save_id) for save_id, name in root.own_saves.items()]
         await root.store.purge(grace, spare=own, vacant=partial(_is_ours, root.naming))
+        if root.companions is not None:
+            await root.companions.purge(grace)
     return SweepReport(swept, young, dry_run)
 
 
@@ -155,11 +157,12 @@ async def _stands(root: Root, record: Aborted) -> bool:
     return isinstance(found.record, Aborted) and set(record.condemned) <= set(found.record.condemned)
 
 
-async def _delete(root: Root, objects: Sequence[Listed]) -> str | None:
-    # Listed once more: the attempt may have written on while it was being fenced.
-    folder = "/".join(objects[0].path.split("/")[:2]) + "/"
+async def _delete(root: Root, name: str, save_id: str) -> str | None:
     try:
-        listing = await root.store.list(folder)
+        if root.companions is not None:
+            await root.companions.remove(name, save_id)
+        # Listed once more: the attempt may have written on while it was being fenced.
+        listing = await root.store.list(save_folder(name, save_id))
         failed = await root.store.delete([item.path for item in listing.objects])
     except StoreError as error:
         return str(error)

@@ -4,52 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asyncsaver.aio.meter import metered
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import CheckpointDeletedError
-from asyncsaver.model.checkpoint import Checkpoint
 from asyncsaver.model.stats import RestoreStats
-from asyncsaver.restore.find import find
 from asyncsaver.restore.reader import CheckpointReader
 from asyncsaver.restore.release import release
-from asyncsaver.restore.source import own_source
+from asyncsaver.restore.source import Source
 
 log = logging.getLogger("asyncsaver")
 _TRIES = 5
 
 
 async def restore_state(
-    root: Root, target: Any, *, step: int | None, checkpoint: Checkpoint | None, **options: Any
+    root: Root, find: Callable[[], Awaitable[Source]], target: Any, *, again: bool, **options: Any
 ) -> Any:
-    """Restore a checkpoint found earlier, that of a step, or the latest; raises as `find` and `CheckpointReader.restore`.
+    """Find a checkpoint and restore it; raises as ``find`` and `CheckpointReader.restore`.
 
     Args:
-        root: where to look.
+        root: where it is.
+        find: tells what to read.
         target: as for `CheckpointReader.restore`.
-        step: which one.
-        checkpoint: that very one, and no other.
+        again: whether, if it is deleted while it is being read, another one is to be found.
         options: as for `CheckpointReader.restore`.
     """
     for attempt in range(1, _TRIES + 1):
         try:
-            return await _restore_once(root, target, step, checkpoint, options)
+            return await _restore_once(root, find, target, options)
         except CheckpointDeletedError as error:
             # Of a step, the one that has replaced it while it was being read.
-            if checkpoint is not None or attempt == _TRIES:
+            if not again or attempt == _TRIES:
                 raise
             log.warning("%s; restoring the next one", error)
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-async def _restore_once(
-    root: Root, target: Any, step: int | None, checkpoint: Checkpoint | None, options: dict[str, Any]
-) -> Any:
+async def _restore_once(root: Root, find: Callable[[], Awaitable[Source]], target: Any, options: dict[str, Any]) -> Any:
     clock = asyncio.get_running_loop().time
     with metered() as meter:
         began = clock()
-        async with CheckpointReader(root, own_source(root, await find(root, step, checkpoint))) as reader:
+        async with CheckpointReader(root, await find()) as reader:
             found = clock()
             state = await reader.restore(target, **options)
             tensors = len(reader.tensors)

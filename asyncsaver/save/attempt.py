@@ -18,7 +18,15 @@ from asyncsaver.formats.safetensors import encode_index
 from asyncsaver.model.checkpoint import Progress
 from asyncsaver.model.manifest import Aborted, Body, CommitRecord, FileEntry, Json, Manifest, Part, summary_of
 from asyncsaver.model.merge import check_sizes, merge_parts
-from asyncsaver.model.names import INDEX_FILE, PINNED_MARKER, new_save_id, part_path, save_folder, slot_path
+from asyncsaver.model.names import (
+    INDEX_FILE,
+    PINNED_MARKER,
+    PRESERVED_MARKER,
+    new_save_id,
+    part_path,
+    save_folder,
+    slot_path,
+)
 from asyncsaver.save.commit import Committed, choose_slot, commit, condemned_error
 from asyncsaver.save.stage import Staged, largest_shard
 from asyncsaver.save.write import ShardWriter
@@ -39,6 +47,7 @@ class Request:
         overwrite: replace a committed checkpoint.
         pin: exempt it from pruning.
         report: told as the save advances.
+        recorded: whether the state file is to list it, and retention to decide on it. If not, it stays for good.
     """
 
     name: str
@@ -48,6 +57,7 @@ class Request:
     overwrite: bool
     pin: bool
     report: Callable[[Progress], None]
+    recorded: bool = True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,7 +93,7 @@ class Attempt:
     preserved: bool = field(init=False, default=False)
     outcome: Literal["not committed", "unknown", "committed"] = field(init=False, default="not committed")
     bytes_written: int = field(init=False, default=0)
-    _pinning: bool = field(init=False, default=False)
+    _marks: list[str] = field(init=False, default_factory=list)
     _body: Body | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -99,7 +109,7 @@ class Attempt:
         found = await self.root.reader.folder(self.request.name)
         self.slot = choose_slot(found, self.root.store.url, overwrite=self.request.overwrite)
         self.pinned = self.request.pin or found.folder.pinned
-        self.preserved = found.folder.preserved
+        self.preserved = found.folder.preserved or not self.request.recorded
 
     async def write(self) -> Part:
         """Choose the slot and write the shards; returns what the part will say of them.
@@ -171,10 +181,11 @@ class Attempt:
     async def commit(self, manifest: Manifest) -> Committed:
         """Make it a checkpoint. Runs to its end even when cancelled; `outcome` then tells what became of it."""
         self.request.report(Progress("committing", self.request.step, self.staged.nbytes, self.staged.nbytes))
-        if self.request.pin:
-            # Before the commit: a checkpoint that was to be pinned must at no time be there without its pin.
-            self._pinning = True
-            await self.root.store.put(self._pin_path, b"{}")
+        for mark, wanted in ((PINNED_MARKER, self.request.pin), (PRESERVED_MARKER, not self.request.recorded)):
+            if wanted:
+                # Before the commit: a checkpoint that was to be pinned must at no time be there without its pin.
+                self._marks.append(f"{self.request.name}/{mark}")
+                await self.root.store.put(self._marks[-1], b"{}")
 
         record: CommitRecord = manifest if self._body is None else summary_of(manifest, self._body)
 
@@ -207,8 +218,8 @@ class Attempt:
                 async with asyncio.timeout(_TIDY_SECONDS):
                     listing = await self.root.store.list(self.folder)
                     paths = [item.path for item in listing.objects]
-                    if self._pinning and not await self._pin_may_be_anothers():
-                        paths.append(self._pin_path)
+                    if self._marks and not await self._marks_may_be_anothers():
+                        paths += self._marks
                     failed = await self.root.store.delete(paths)
                 reason: object = next(iter(failed.values()), None)
             except (AsyncSaverError, TimeoutError) as problem:
@@ -220,13 +231,9 @@ class Attempt:
 
         await to_completion(delete())
 
-    @property
-    def _pin_path(self) -> str:
-        return f"{self.request.name}/{PINNED_MARKER}"
-
-    async def _pin_may_be_anothers(self) -> bool:
+    async def _marks_may_be_anothers(self) -> bool:
         found = await self.root.reader.folder(self.request.name)
-        committed = any(isinstance(one.record, Manifest) for one in found.records.values())
+        committed = any(isinstance(one.record, CommitRecord) for one in found.records.values())
         return committed or bool(found.damaged) or bool(found.folder.saves.keys() - {self.save_id})
 
     async def _put_part(self, part: Part) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -95,6 +95,7 @@ class SaveLine:
     Args:
         root: where to.
         settings: of the saver.
+        attempt: makes an attempt to save; takes what `Attempt` takes.
 
     Attributes:
         state_error: why the state file could not be written after the latest commit; None once it could.
@@ -102,6 +103,7 @@ class SaveLine:
 
     root: Root
     settings: SaveSettings
+    attempt: Callable[..., Attempt] = Attempt
     state_error: Exception | None = None
     _last: Ticket | None = None
     _last_by_name: dict[str, Ticket] = field(default_factory=dict)
@@ -133,7 +135,7 @@ class SaveLine:
         await ticket.wait_for_same_name()
         begun = loop.time()
         await self._check_store()
-        attempt = Attempt(
+        attempt = self.attempt(
             root=self.root,
             request=request,
             staged=staged,
@@ -159,9 +161,13 @@ class SaveLine:
         finally:
             del self.root.own_saves[attempt.save_id]
         commit_ended = loop.time()
-        state_error, prune_error = await self._after_commit(
-            committed, pinned=attempt.pinned, preserved=attempt.preserved
-        )
+        if request.recorded:
+            state_error, prune_error = await self._after_commit(
+                committed, pinned=attempt.pinned, preserved=attempt.preserved
+            )
+        else:
+            self._caught_up = False
+            state_error, prune_error = await self._publish(request.name), None
         meter = current_meter()
         stats = SaveStats(
             bytes_written=attempt.bytes_written,
@@ -224,6 +230,18 @@ class SaveLine:
         self._sequence += 1
         return self._sequence
 
+    async def _publish(self, name: str) -> Exception | None:
+        """Let the companions of a checkpoint show what was committed; returns what went wrong."""
+        if self.root.companions is None:
+            return None
+        try:
+            await self.root.companions.publish(name)
+        except StoreError as error:
+            log.warning("%s/%s is committed, but could not be published: %s", self.root.store.url, name, error)
+            self.state_error = error
+            return error
+        return None
+
     async def _after_commit(
         self, committed: Committed, *, pinned: bool, preserved: bool
     ) -> tuple[Exception | None, str | None]:
@@ -244,6 +262,9 @@ class SaveLine:
             new = msgspec.structs.replace(entry, preserved=preserved or kept)
             return state.reconciled([*standing, new], late=late, began=began, seen=seen)
 
+        unpublished = await self._publish(entry.name)
+        if unpublished is not None:
+            return unpublished, None
         try:
             state = await self.root.update_state(change)
         except StoreError as error:
