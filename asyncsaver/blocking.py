@@ -166,6 +166,20 @@ class Saver:
         """The root, without credentials."""
         return self._saver.url
 
+    @property
+    def last_checkpoints(self) -> list[str]:
+        """See `asyncsaver.Saver.last_checkpoints`."""
+        return self._saver.last_checkpoints
+
+    @functools.wraps(saver.Saver.set_last_checkpoints)
+    def set_last_checkpoints(self, *args: Any, **kwargs: Any) -> None:  # noqa: D102 - that of the wrapped one
+        self._saver.set_last_checkpoints(*args, **kwargs)
+
+    @functools.wraps(saver.Saver.set_last_checkpoints_with_time)
+    def set_last_checkpoints_with_time(self, *args: Any, **kwargs: Any) -> None:  # noqa: D102 - as above
+        self._saver.set_last_checkpoints_with_time(*args, **kwargs)
+
+    recover_last_checkpoints = _of_saver(saver.Saver.recover_last_checkpoints)
     save = _of_saver(saver.Saver.save)
     restore = _of_saver(saver.Saver.restore)
     latest = _of_saver(saver.Saver.latest)

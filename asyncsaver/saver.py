@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 from asyncsaver.aio.guard import LoopGuard, guarded
 from asyncsaver.aio.meter import metered
@@ -16,11 +16,13 @@ from asyncsaver.catalog.opening import open_root
 from asyncsaver.catalog.root import OnStats
 from asyncsaver.errors import ReadOnlyError
 from asyncsaver.layout.contract import Layout
+from asyncsaver.layout.last_checkpoints import LastCheckpoints
 from asyncsaver.layout.native import NativeLayout
 from asyncsaver.model.checkpoint import Checkpoint, Progress, check_metadata, encode_metrics
 from asyncsaver.model.config import DEFAULT_COMMIT_TIMEOUT, DEFAULT_MEMORY_BUDGET, DEFAULT_SHARD_BYTES, check_config
 from asyncsaver.model.names import check_step
 from asyncsaver.model.retention import RetentionPolicy
+from asyncsaver.model.rotation import Rotation
 from asyncsaver.model.select import Select
 from asyncsaver.prune.report import PruneReport, SweepReport
 from asyncsaver.prune.sweep import check_grace
@@ -40,9 +42,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("asyncsaver")
 _DAY = 86400.0
+Step = SupportsIndex | Callable[[], SupportsIndex] | None
+"""What may name a checkpoint."""
 
 
-class Saver:
+class Saver(LastCheckpoints):
     """Saves checkpoints of a training run under one root, and restores them.
 
     One saver serves any number of coroutines of one event loop. Constructing does no I/O, and wrong arguments raise at once.
@@ -54,7 +58,7 @@ class Saver:
             any, the environment and the usual profiles are used.
         filesystem: a ready fsspec filesystem; ``url`` is then a path in it.
         engine: "obstore", "fsspec", or "auto": obstore for ``s3://`` and ``az://`` where it is installed and can do as told.
-        format: "native".
+        format: "native", or "tensorflow" (the extra of that name): the files of TensorFlow's saver, which TensorFlow restores.
         prefix: the first part of checkpoints' names.
         pad_step_number: whether names hold the step padded to eight digits.
         max_to_keep: how many of the newest checkpoints stay; None or 0 for all.
@@ -79,6 +83,11 @@ class Saver:
             its first failure, or from when the store last answered any other, but no more than five times as long in all; 0 to
             send each once.
         progress: called on the event loop as saves and restores advance.
+        write_version: of TensorFlow's files: "v2", or the deprecated "v1".
+        sharded: whether V1 checkpoints may have several files.
+        latest_filename: of TensorFlow's files: the name of the text file that lists checkpoints.
+        save_relative_paths: whether paths in it are relative on a local disk, too; in object stores they always are.
+        name: of the saver, in its logs and figures.
         on_stats: called on the event loop with the checkpoint and the figures of every save (`SaveStats`) and restore
             (`RestoreStats`), which the logger ``asyncsaver`` tells at INFO, too.
         clock: seconds since the epoch, for the times in manifests; `time.time` by default.
@@ -115,6 +124,11 @@ class Saver:
         read_only: bool = False,
         commit_timeout: float = DEFAULT_COMMIT_TIMEOUT,
         retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
+        write_version: str = "v2",
+        sharded: bool = False,
+        latest_filename: str = "checkpoint",
+        save_relative_paths: bool = False,
+        name: str | None = None,
         progress: Callable[[Progress], None] | None = None,
         on_stats: OnStats | None = None,
         clock: Callable[[], float] | None = None,
@@ -136,6 +150,11 @@ class Saver:
             on_stats=on_stats,
             clock=clock,
             format=format,
+            write_version=write_version,
+            sharded=sharded,
+            latest_filename=latest_filename,
+            save_relative_paths=save_relative_paths,
+            name=name,
             manifest_format=manifest_format,
             incremental=incremental,
             rank=rank,
@@ -156,6 +175,7 @@ class Saver:
             clock=clock,
             progress=progress,
             on_stats=on_stats,
+            label=name,
         )
         self._read_only = read_only
         self._staging = Staging(self._root, config.memory_budget)
@@ -165,13 +185,12 @@ class Saver:
             shard_bytes=config.shard_bytes,
             commit_timeout=config.commit_timeout,
             single_writer=single_writer,
-            policy=config.policy,
+            policy=Rotation(config.policy),
             began=self._root.clock(),
             saver=config.as_json,
             writer=WRITER,
         )
         self._layout: Layout = NativeLayout(self._root, settings)
-        self._line = self._layout.line
 
     @property
     def url(self) -> str:
@@ -179,18 +198,19 @@ class Saver:
         return self._root.store.url
 
     def __repr__(self) -> str:
-        return f"<Saver of {self.url}>"
+        return f"<Saver {self._root.label!r} of {self.url}>" if self._root.label else f"<Saver of {self.url}>"
 
     @guarded
     async def save(
         self,
         state: Any,
-        step: int | None = None,
+        step: Step = None,
         *,
         metrics: Mapping[str, float] | None = None,
         metadata: Any = None,
         overwrite: bool = False,
         pin: bool = False,
+        write_state: bool = True,
     ) -> Checkpoint:
         """Save a state; returns once it is committed.
 
@@ -200,11 +220,13 @@ class Saver:
         Args:
             state: nested dicts, lists, tuples, named tuples, dataclasses and objects with ``state_dict()``, of arrays, numbers,
                 strings, bytes and None.
-            step: names the checkpoint. Without a step each save replaces the last one.
+            step: names the checkpoint: an integer, of NumPy too, or a function that gives one. Without a step each save replaces
+                the last one.
             metrics: numbers by name; `KeepBest` looks at them.
             metadata: any JSON.
             overwrite: replace the checkpoint of that step if there is one, atomically.
             pin: keep it whatever retention says, until `unpin`.
+            write_state: False leaves the state file and all other checkpoints as they are: this one stays for good.
 
         Raises:
             InvalidStateError: the state, or a leaf of it, cannot be saved; nothing was written.
@@ -216,25 +238,28 @@ class Saver:
             TypeError, ValueError: a wrong argument.
             Exception: the failure of an earlier background save that nobody has awaited.
         """
-        request = self._request(step, metrics, metadata, overwrite=overwrite, pin=pin, report=self._root.report)
-        ticket = self._line.take_place(request.name)
+        request = self._request(
+            step, metrics, metadata, overwrite=overwrite, pin=pin, recorded=write_state, report=self._root.report
+        )
+        ticket = self._layout.line.take_place(request.name)
         try:
             with metered():
-                staged, seconds = await self._staging.stage(state, step)
-                return await self._line.run(ticket, request, staged, seconds)
+                staged, seconds = await self._staging.stage(state, request.step)
+                return await self._layout.line.run(ticket, request, staged, seconds)
         finally:
-            self._line.leave_place(ticket)
+            self._layout.line.leave_place(ticket)
 
     @guarded
     async def save_in_background(
         self,
         state: Any,
-        step: int | None = None,
+        step: Step = None,
         *,
         metrics: Mapping[str, float] | None = None,
         metadata: Any = None,
         overwrite: bool = False,
         pin: bool = False,
+        write_state: bool = True,
     ) -> PendingSave:
         """Save a state; returns as soon as it is copied and may change again.
 
@@ -251,23 +276,27 @@ class Saver:
                 pending.update(progress)
             self._root.report(progress)
 
-        request = self._request(step, metrics, metadata, overwrite=overwrite, pin=pin, report=report)
-        ticket = self._line.take_place(request.name)
+        request = self._request(
+            step, metrics, metadata, overwrite=overwrite, pin=pin, recorded=write_state, report=report
+        )
+        ticket = self._layout.line.take_place(request.name)
         with metered():  # the task, which outlives the block, goes on counting
             try:
-                staged, seconds, nbytes = await self._staging.snapshot(state, step, request.name)
+                staged, seconds, nbytes = await self._staging.snapshot(state, request.step, request.name)
             except BaseException:
-                self._line.leave_place(ticket)
+                self._layout.line.leave_place(ticket)
                 raise
-            task = asyncio.create_task(self._line.run(ticket, request, staged, seconds), name=f"save {request.name}")
+            task = asyncio.create_task(
+                self._layout.line.run(ticket, request, staged, seconds), name=f"save {request.name}"
+            )
 
         def ended(_: asyncio.Task[Checkpoint]) -> None:
-            self._line.leave_place(ticket)
+            self._layout.line.leave_place(ticket)
             self._staging.give_back(nbytes)
 
         # Not in the task itself: one that is cancelled before it has begun runs nothing, not even a finally.
         task.add_done_callback(ended)
-        pending = PendingSave(task, step, nbytes)
+        pending = PendingSave(task, request.step, nbytes)
         self._background.add(pending, task)
         return pending
 
@@ -423,8 +452,8 @@ class Saver:
             await self._background.wait()
             await self._guard.wait_unused()
             await self._background.wait()  # for those that were being staged
-            if self._line.state_error is not None:
-                await self._line.repair_state()
+            if self._layout.line.state_error is not None:
+                await self._layout.line.repair_state()
             self._background.raise_unobserved()
         finally:
             self._staging.close()
@@ -448,17 +477,19 @@ class Saver:
 
     def _request(
         self,
-        step: int | None,
+        step: Step,
         metrics: Mapping[str, float] | None,
         metadata: Any,
         *,
         overwrite: bool,
         pin: bool,
+        recorded: bool,
         report: Callable[[Progress], None],
     ) -> Request:
         self._check_writable()
         self._background.raise_unobserved()
-        number = None if step is None else check_step(step)
+        given = step() if callable(step) else step
+        number = None if given is None else check_step(given)
         return Request(
             name=self._root.naming.name(number),
             step=number,
@@ -466,6 +497,7 @@ class Saver:
             metadata=check_metadata(metadata),
             overwrite=overwrite or number is None,
             pin=pin,
+            recorded=recorded,
             report=report,
         )
 

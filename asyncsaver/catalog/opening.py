@@ -41,6 +41,7 @@ def open_root(
     clock: Callable[[], float] | None = None,
     progress: Callable[[Progress], None] | None = None,
     on_stats: OnStats | None = None,
+    label: str | None = None,
 ) -> Root:
     """Make a root. Does no I/O; to be closed with `Root.close`.
 
@@ -57,6 +58,7 @@ def open_root(
         clock: seconds since the epoch; `time.time` by default.
         progress: called as work advances.
         on_stats: called with the figures of every save and restore.
+        label: see `Root`.
     """
     encodings.require(manifest_format)
     if isinstance(url, Store):
@@ -79,5 +81,6 @@ def open_root(
         adapters=Adapters.discover(),
         progress=progress,
         on_stats=on_stats,
+        label=label,
         manifest_format=manifest_format,
     )

@@ -50,6 +50,7 @@ class Root:
         own_saves: save id → checkpoint's name of attempts in flight here, which a sweep leaves alone.
         manifest_format: of what is written here; either is read.
         store_time: the latest time seen on the store's clock, UTC; None until something was listed.
+        label: what the user calls the saver, for logs and figures.
         companions: of the checkpoints; None where all of a checkpoint lies in its folder.
     """
 
@@ -68,6 +69,7 @@ class Root:
     own_saves: dict[str, str] = field(default_factory=dict)
     manifest_format: ManifestFormat = "json"
     store_time: datetime | None = None
+    label: str | None = None
     companions: Companions | None = None
     reader: CatalogReader = field(init=False)
     _state: StateWriter = field(init=False)
@@ -102,7 +104,8 @@ class Root:
 
     def tell(self, checkpoint: Checkpoint, stats: SaveStats | RestoreStats) -> None:
         """Give the figures of a save or a restore that has ended well to the log, and to the callback, if there is one."""
-        log.info("%s: %s %s", checkpoint.url, "saved" if isinstance(stats, SaveStats) else "restored", stats)
+        done = "saved" if isinstance(stats, SaveStats) else "restored"
+        log.info("%s%s: %s %s", f"{self.label}: " if self.label else "", checkpoint.url, done, stats)
         if self.on_stats is not None:
             try:
                 self.on_stats(checkpoint, stats)

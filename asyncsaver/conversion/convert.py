@@ -16,7 +16,6 @@ from asyncsaver.conversion.contents import stage
 from asyncsaver.conversion.request import TARGETS, Conversion, foreign_checkpoint
 from asyncsaver.errors import CheckpointCorruptError
 from asyncsaver.formats.folder import step_of
-from asyncsaver.functions import naming_of, open_source, split_url
 from asyncsaver.model.checkpoint import Checkpoint, Progress, check_metadata, encode_metrics
 from asyncsaver.model.config import (
     DEFAULT_MEMORY_BUDGET,
@@ -25,7 +24,9 @@ from asyncsaver.model.config import (
 )
 from asyncsaver.model.names import Naming
 from asyncsaver.model.retention import KeepAll
+from asyncsaver.model.rotation import Rotation
 from asyncsaver.model.select import Select
+from asyncsaver.restore.opening import naming_of, open_source, split_url
 from asyncsaver.restore.source import Source
 from asyncsaver.save.attempt import Request
 from asyncsaver.save.huggingface import HuggingFaceWriter
@@ -170,7 +171,7 @@ async def _to_native(root: Root, source: Source, chosen: Chosen, to: Root, conve
             shard_bytes=conversion.shard_bytes,
             commit_timeout=conversion.commit_timeout,
             single_writer=conversion.single_writer,
-            policy=KeepAll(),
+            policy=Rotation(KeepAll()),
             began=to.clock(),
             saver={},
             writer=WRITER,

@@ -8,6 +8,7 @@ from typing import Any
 from asyncsaver.model.manifest import LARGEST, Json, ManifestFormat
 from asyncsaver.model.names import Naming, check_prefix
 from asyncsaver.model.retention import RetentionPolicy, policy_from_arguments
+from asyncsaver.model.tensorflow_config import TensorFlowConfig, check_tensorflow_config
 
 DEFAULT_SHARD_BYTES = 256 * 2**20
 DEFAULT_MEMORY_BUDGET = 512 * 2**20
@@ -15,7 +16,6 @@ DEFAULT_COMMIT_TIMEOUT = 300.0
 
 # What the design names and this version does not have yet: argument → the values it accepts.
 _ONLY: dict[str, tuple[Any, ...]] = {
-    "format": ("native",),
     "incremental": (False,),
     "rank": (0,),
     "world_size": (1,),
@@ -38,6 +38,7 @@ class SaverConfig:
         retry_timeout: seconds in which a request that fails is sent again.
         as_json: what manifests keep of it.
         manifest_format: see `Saver`.
+        tensorflow: how TensorFlow's files are written; None where ours are.
     """
 
     naming: Naming
@@ -49,6 +50,7 @@ class SaverConfig:
     retry_timeout: float
     as_json: dict[str, Json]
     manifest_format: ManifestFormat = "json"
+    tensorflow: TensorFlowConfig | None = None
 
 
 def check_config(
@@ -68,7 +70,13 @@ def check_config(
     progress: object,
     clock: object,
     on_stats: object = None,
+    format: str = "native",  # noqa: A002 - as users call it
     manifest_format: str = "json",
+    write_version: str = "v2",
+    sharded: bool = False,
+    latest_filename: str = "checkpoint",
+    save_relative_paths: bool = False,
+    name: object = None,
     **only: Any,
 ) -> SaverConfig:
     """Check the arguments of `Saver`, which describes them.
@@ -83,6 +91,8 @@ def check_config(
                 f"{argument}={value!r} is not available in this version; {argument} can be "
                 + " or ".join(repr(one) for one in accepted)
             )
+    if format not in ("native", "tensorflow"):
+        raise ValueError(f"format must be 'native' or 'tensorflow', not {format!r}")
     if manifest_format not in ("json", "proto"):
         raise ValueError(f"manifest_format must be 'json' or 'proto', not {manifest_format!r}")
     for argument, flag in (
@@ -95,6 +105,8 @@ def check_config(
     for argument, function in (("progress", progress), ("on_stats", on_stats), ("clock", clock)):
         if function is not None and not callable(function):
             raise TypeError(f"{argument} must be a function, not {type(function).__name__}")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a str, not {type(name).__name__}")
     if retention is not None and not isinstance(retention, RetentionPolicy):
         raise TypeError(f"retention must be a RetentionPolicy, not {type(retention).__name__}")
     arguments = policy_from_arguments(max_to_keep, keep_checkpoint_every_n_hours)
@@ -107,8 +119,16 @@ def check_config(
         raise ValueError(f"commit_timeout must be positive, not {commit_timeout}")
     if not retry_timeout >= 0:
         raise ValueError(f"retry_timeout must be 0 or more, not {retry_timeout}")
+    tensorflow = check_tensorflow_config(
+        format=format,
+        prefix=check_prefix(prefix),
+        write_version=write_version,
+        sharded=sharded,
+        latest_filename=latest_filename,
+        save_relative_paths=save_relative_paths,
+    )
     return SaverConfig(
-        naming=Naming(check_prefix(prefix), pad_step_number),
+        naming=Naming(prefix, pad_step_number),
         policy=retention or arguments,
         shard_bytes=check_positive("shard_bytes", shard_bytes),
         memory_budget=check_positive("memory_budget", memory_budget),
@@ -116,6 +136,7 @@ def check_config(
         commit_timeout=float(commit_timeout),
         retry_timeout=float(retry_timeout),
         manifest_format="proto" if manifest_format == "proto" else "json",
+        tensorflow=tensorflow,
         as_json={
             "prefix": prefix,
             "pad_step_number": pad_step_number,
@@ -123,6 +144,7 @@ def check_config(
             "keep_checkpoint_every_n_hours": keep_checkpoint_every_n_hours,
             "shard_bytes": shard_bytes,
             **({} if manifest_format == "json" else {"manifest_format": manifest_format}),
+            **({} if tensorflow is None else {"format": format, **tensorflow.as_json}),
         },
     )
 

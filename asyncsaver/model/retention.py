@@ -37,6 +37,15 @@ class Verdict:
     preserved: Collection[str]
     last_preserved: datetime | None
 
+    @property
+    def staying(self) -> list[Entry]:
+        """Those about which the next verdict decides again, oldest first."""
+        return [
+            one.entry
+            for one in self.decisions
+            if one.keep and not one.entry.preserved and one.entry.name not in self.preserved
+        ]
+
 
 class RetentionPolicy(ABC):
     """Names the checkpoints to keep. Combine policies with ``|``: what any of them keeps, stays.
@@ -54,6 +63,14 @@ class RetentionPolicy(ABC):
         Returns:
             Name of each checkpoint to keep → why.
         """
+
+    def arrange(self, entries: Sequence[Entry]) -> Sequence[tuple[Entry, datetime]]:
+        """In which order, and as of when, checkpoints are decided about, if not as they were committed.
+
+        Args:
+            entries: committed checkpoints, oldest first.
+        """
+        return [(entry, entry.created) for entry in entries]
 
     def every(self) -> timedelta | None:
         """How often one of the checkpoints that nothing else keeps is kept for good; None for never."""
@@ -239,14 +256,15 @@ def decide(
         last_preserved: from the state file.
         in_use: names that are being restored.
     """
-    ordered = sorted(entries, key=lambda entry: entry.order)
-    kept = policy.keep(ordered)
+    committed = sorted(entries, key=lambda entry: entry.order)
+    arranged = policy.arrange(committed)
+    kept = policy.keep([entry for entry, _ in arranged])
     every = policy.every()
     preserved = set()
     decisions = []
-    for entry in ordered:
+    for entry, created in arranged:
         reasons = []
-        if entry is ordered[-1]:
+        if entry is committed[-1]:
             reasons.append("the newest")
         if entry.pinned:
             reasons.append("pinned")
@@ -257,7 +275,7 @@ def decide(
         if entry.preserved:
             reasons.append("preserved earlier, for good")
         # Not created > last_preserved + every: with a huge interval that date does not exist.
-        if not reasons and every is not None and last_preserved is not None and entry.created - last_preserved > every:
+        if not reasons and every is not None and last_preserved is not None and created - last_preserved > every:
             last_preserved += every
             preserved.add(entry.name)
             reasons.append(f"first in the next {every.total_seconds() / 3600:g} hours, kept for good")

@@ -31,6 +31,7 @@ class SaveStats:
         retries: how many of them were sent again after a failure.
         state_file_error: why the state file could not be written after the commit, or None.
         prune_error: why pruning after the commit failed, or None.
+        saver: what it is called (``name=``), or None.
     """
 
     bytes_written: int
@@ -47,6 +48,7 @@ class SaveStats:
     retries: int
     state_file_error: str | None = None
     prune_error: str | None = None
+    saver: str | None = None
 
     def __str__(self) -> str:
         times = {
@@ -74,6 +76,7 @@ class RestoreStats:
         peak_memory_bytes: the most that this saver's memory budget held at once, so far.
         requests: to the store, by kind, as in `SaveStats`.
         retries: how many of them were sent again after a failure.
+        saver: as in `SaveStats`.
     """
 
     bytes_read: int
@@ -84,6 +87,7 @@ class RestoreStats:
     peak_memory_bytes: int
     requests: Mapping[str, int]
     retries: int
+    saver: str | None = None
 
     def __str__(self) -> str:
         times = {"found": self.seconds_finding, "read": self.seconds_reading, "blocked": self.seconds_blocked}

@@ -107,13 +107,7 @@ async def prune_entries(
                 await root.store.put(f"{decision.entry.name}/{PRESERVED_MARKER}", b"{}")
                 changes.entries[decision.entry.path] = msgspec.structs.replace(decision.entry, preserved=True)
         if root.companions is not None:
-            gone = {entry.name for entry in going}
-            staying = [
-                one.entry
-                for one in verdict.decisions
-                if one.entry.name not in gone and one.entry.name not in verdict.preserved and not one.entry.preserved
-            ]
-            await root.companions.announce(staying, verdict.last_preserved)
+            await root.companions.announce(verdict.staying, verdict.last_preserved)
         unfinished = [entry for entry in found.retired if entry.unfinished]
         await delete_entries(root, [*unfinished, *replaced, *going], changes, writer=writer)
         await _forget(root, found, changes)
@@ -136,7 +130,7 @@ async def prune_entries(
         )
         for decision in verdict.decisions
     ]
-    return PruneReport(lines, dry_run)
+    return PruneReport(lines, dry_run, [entry.name for entry in verdict.staying])
 
 
 async def _look_at(root: Root, entries: Sequence[Entry]) -> dict[str, FolderRecords]:

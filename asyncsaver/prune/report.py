@@ -34,10 +34,12 @@ class PruneReport:
     Attributes:
         checkpoints: one for each checkpoint, replaced ones included.
         dry_run: nothing was deleted, this is what would be.
+        last_checkpoints: names of those that the next prune decides about again: what stays for good is not among them.
     """
 
     checkpoints: Sequence[Pruned]
     dry_run: bool = False
+    last_checkpoints: Sequence[str] = ()
 
     @property
     def kept(self) -> list[Pruned]:

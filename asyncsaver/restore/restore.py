@@ -60,6 +60,7 @@ async def _restore_once(root: Root, find: Callable[[], Awaitable[Source]], targe
         peak_memory_bytes=root.budget.peak,
         requests=dict(meter.requests),
         retries=meter.retries,
+        saver=root.label,
     )
     root.tell(reader.checkpoint, stats)
     return state

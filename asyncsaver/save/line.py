@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -16,7 +16,7 @@ from asyncsaver.errors import StoreError, UnsupportedStoreError
 from asyncsaver.model.catalog import Catalog
 from asyncsaver.model.checkpoint import Checkpoint, Progress, checkpoint_of
 from asyncsaver.model.manifest import Json
-from asyncsaver.model.retention import RetentionPolicy
+from asyncsaver.model.rotation import Rotation
 from asyncsaver.model.statefile import StateFile, entry_of
 from asyncsaver.model.stats import SaveStats
 from asyncsaver.prune.prune import prune_entries
@@ -45,7 +45,7 @@ class SaveSettings:
     shard_bytes: int
     commit_timeout: float
     single_writer: bool
-    policy: RetentionPolicy
+    policy: Rotation
     began: float
     saver: Mapping[str, Json]
     writer: str
@@ -99,12 +99,14 @@ class SaveLine:
 
     Attributes:
         state_error: why the state file could not be written after the latest commit; None once it could.
+        staying: names of the checkpoints about which retention decides again, as of the latest save.
     """
 
     root: Root
     settings: SaveSettings
     attempt: Callable[..., Attempt] = Attempt
     state_error: Exception | None = None
+    staying: Sequence[str] = ()
     _last: Ticket | None = None
     _last_by_name: dict[str, Ticket] = field(default_factory=dict)
     _sequence: int = 0
@@ -184,6 +186,7 @@ class SaveLine:
             retries=meter.retries,
             state_file_error=None if state_error is None else str(state_error),
             prune_error=prune_error,
+            saver=self.root.label,
         )
         request.report(Progress("committed", request.step, staged.nbytes, staged.nbytes))
         checkpoint = checkpoint_of(committed.manifest, self.root.store.url, pinned=attempt.pinned, stats=stats)
@@ -273,11 +276,13 @@ class SaveLine:
             return error, None
         self.state_error = None
         self._sequence = max([self._sequence, *(other.sequence for other in state.entries)])
+        self.settings.policy.saved(entry.name, entry.created)
         try:
             report = await prune_entries(self.root, self.settings.policy, state, writer=self.settings.writer)
         except StoreError as error:
             log.warning("%s: pruning failed: %s", self.root.store.url, error)
             return None, str(error)
         # Without compare-and-swap, what another saver writes into the state file may be lost, or bring back what is gone.
+        self.staying = report.last_checkpoints
         self._caught_up = self.root.store.capabilities.compare_and_swap or self.settings.single_writer
         return None, report.first_error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsaver.errors import ManifestError, ObjectNotFoundError
 from asyncsaver.formats.tensorflow.state_text import State, decode_state, encode_state
+from asyncsaver.model.tensorflow_config import check_latest_filename
 from asyncsaver.store.paths import redact
 from asyncsaver.tensorflow.files import find_checkpoint
 from asyncsaver.tensorflow.merge import merge_states
@@ -242,9 +243,4 @@ def _merged(data: bytes | None, wanted: State, dropped: Collection[str], folder:
 
 
 def _checked_name(latest_filename: str | None) -> str:
-    name = "checkpoint" if latest_filename is None else latest_filename
-    if name in {"", ".", ".."}:
-        raise ValueError(f"'latest_filename' must be the name of a file, not {name!r}")
-    if "/" in name:
-        raise ValueError(f"'latest_filename' must not contain path components: {name!r}")
-    return name
+    return check_latest_filename("checkpoint" if latest_filename is None else latest_filename)

@@ -61,7 +61,7 @@ def test_arguments_that_differ(arguments: dict[str, Any], field: str, value: obj
         ("commit_timeout", 0, ValueError), ("commit_timeout", -1, ValueError), ("commit_timeout", math.nan, ValueError),
         ("retry_timeout", -1, ValueError), ("retry_timeout", math.nan, ValueError), ("retry_timeout", "5", TypeError),
         ("commit_timeout", "5", TypeError), ("commit_timeout", None, TypeError), ("commit_timeout", True, TypeError),
-        ("format", "tensorflow", ValueError), ("format", None, ValueError), ("manifest_format", "xml", ValueError),
+        ("format", "zarr", ValueError), ("format", None, ValueError), ("manifest_format", "xml", ValueError),
         ("incremental", True, ValueError), ("incremental", 0, ValueError), ("rank", 1, ValueError),
         ("rank", False, ValueError), ("world_size", 2, ValueError), ("world_size", True, ValueError),
         ("run_id", "x", ValueError), ("coordinator", object(), ValueError),

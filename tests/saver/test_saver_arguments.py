@@ -19,7 +19,7 @@ from .place import Place
         ("storage_options", ["key"], TypeError),
         ("engine", "warp", ValueError),
         ("engine", None, ValueError),
-        ("format", "tensorflow", ValueError),
+        ("format", "zarr", ValueError),
         ("format", None, ValueError),
         ("prefix", "", ValueError),
         ("prefix", "a/b", ValueError),
