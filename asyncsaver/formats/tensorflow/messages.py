@@ -35,6 +35,11 @@ def parse(kind: type[M], data: bytes) -> M:
         raise CheckpointCorruptError(f"not a {kind.DESCRIPTOR.name}") from error
 
 
+def tag(field: int) -> bytes:
+    """What stands in a message before a field, of up to 15, that has a length."""
+    return bytes((field << 3 | 2,))
+
+
 def shape_problem(shape: Shape, *, unknown_rank: bool = False) -> str:
     """Why nothing can have that shape; empty if something can."""
     if unknown_rank:

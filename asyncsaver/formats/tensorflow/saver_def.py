@@ -49,6 +49,16 @@ def decode_saver_def(data: bytes, where: str) -> SaverDef:
         message = parse(Message, data)
     except CheckpointCorruptError as error:
         raise ManifestError(f"{where}: {error}", path=where) from error
+    return saver_def_of(message, where)
+
+
+def encode_saver_def(definition: SaverDef) -> bytes:
+    """A definition as a message, byte for byte as TensorFlow's."""
+    return saver_def_message(definition).SerializeToString()
+
+
+def saver_def_of(message: Message, where: str) -> SaverDef:
+    """A definition from its message. Raises `ManifestError` where the version is unknown."""
     if message.version not in {LEGACY, V1, V2}:
         raise ManifestError(f"{where}: a saver of the unknown version {message.version}", path=where)
     return SaverDef(
@@ -62,8 +72,8 @@ def decode_saver_def(data: bytes, where: str) -> SaverDef:
     )
 
 
-def encode_saver_def(definition: SaverDef) -> bytes:
-    """A definition as a message, byte for byte as TensorFlow's."""
+def saver_def_message(definition: SaverDef) -> Message:
+    """A definition as a message."""
     return Message(
         filename_tensor_name=definition.filename_tensor_name,
         save_tensor_name=definition.save_tensor_name,
@@ -72,4 +82,4 @@ def encode_saver_def(definition: SaverDef) -> bytes:
         sharded=definition.sharded,
         keep_checkpoint_every_n_hours=definition.keep_checkpoint_every_n_hours,
         version=Message.CheckpointFormatVersion.Name(definition.version),
-    ).SerializeToString()
+    )

@@ -8,8 +8,9 @@ import pytest
 from google.protobuf import text_format
 
 from asyncsaver.errors import ManifestError
-from asyncsaver.formats.tensorflow.object_graph import GRAPH_KEY, Slot, decode_graph, keys_by_full_name
+from asyncsaver.formats.tensorflow.object_graph import Slot, decode_graph, keys_by_full_name
 from asyncsaver.formats.tensorflow.saver_def import V2, SaverDef, decode_saver_def, encode_saver_def
+from asyncsaver.model.foreign import GRAPH_KEY
 from asyncsaver.proto import tensorflow_checkpoint_pb2 as messages
 from asyncsaver.store.contract import Store
 
