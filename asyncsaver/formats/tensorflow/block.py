@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
+from collections.abc import Sized
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from asyncsaver.errors import CheckpointCorruptError
 from asyncsaver.formats.tensorflow.checksum import crc32c, mask
 from asyncsaver.formats.tensorflow.snappy import decompress
 from asyncsaver.formats.tensorflow.varint import encode_varint, read_varint
+
+V = TypeVar("V", bound=Sized)
 
 TRAILER = 5
 """Bytes behind each block: its type, and the masked checksum of the block with that."""
@@ -40,8 +44,13 @@ def open_block(stored: bytes | memoryview) -> bytes:
 
 def close_block(content: bytes) -> bytes:
     """A block as it stands in a table, with its trailer; not compressed, as TensorFlow writes it."""
+    return b"".join([content, trailer(crc32c(content))])
+
+
+def trailer(crc: int) -> bytes:
+    """What stands behind a block that is not compressed, from the checksum of its content, not masked."""
     kind = bytes((_PLAIN,))
-    return b"".join([content, kind, struct.pack("<I", mask(crc32c(kind, crc32c(content))))])
+    return kind + struct.pack("<I", mask(crc32c(kind, crc)))
 
 
 @dataclass(slots=True)
@@ -149,7 +158,7 @@ def _entries_end(content: bytes) -> int:
     return end
 
 
-class BlockWriter:
+class BlockWriter(Generic[V]):
     """Makes one block after another.
 
     Args:
@@ -161,7 +170,8 @@ class BlockWriter:
         self._clear()
 
     def _clear(self) -> None:
-        self._entries = bytearray()
+        self._pieces: list[bytes | V] = []
+        self._size = 0
         self._restarts = [0]
         self._count = 0
         self._last = b""
@@ -172,27 +182,31 @@ class BlockWriter:
 
     def __len__(self) -> int:
         """How long the block would be now, without trailer."""
-        return len(self._entries) + 4 * len(self._restarts) + 4
+        return self._size + 4 * len(self._restarts) + 4
 
-    def add(self, key: bytes, value: bytes) -> None:
+    def add(self, key: bytes, value: V) -> None:
         """Append an entry, whose key comes after all others."""
         shared = 0
         if self._count and self._count % self._interval == 0:
-            self._restarts.append(len(self._entries))
+            self._restarts.append(self._size)
         else:
             shared = common_prefix(self._last, key)
-        self._entries += encode_varint(shared) + encode_varint(len(key) - shared) + encode_varint(len(value))
-        self._entries += key[shared:]
-        self._entries += value
+        head = encode_varint(shared) + encode_varint(len(key) - shared) + encode_varint(len(value)) + key[shared:]
+        self._pieces += head, value
+        self._size += len(head) + len(value)
         self._last = key
         self._count += 1
 
-    def finish(self) -> bytes:
-        """The block with its trailer; the next one begins."""
-        self._entries += struct.pack(f"<{len(self._restarts) + 1}I", *self._restarts, len(self._restarts))
-        stored = close_block(bytes(self._entries))
+    def take(self) -> list[bytes | V]:
+        """What the block consists of, without trailer; the next one begins."""
+        restarts = struct.pack(f"<{len(self._restarts) + 1}I", *self._restarts, len(self._restarts))
+        taken = [*self._pieces, restarts]
         self._clear()
-        return stored
+        return taken
+
+    def finish(self: BlockWriter[bytes]) -> bytes:
+        """The block with its trailer; the next one begins."""
+        return close_block(b"".join(self.take()))
 
 
 def common_prefix(first: bytes, second: bytes) -> int:

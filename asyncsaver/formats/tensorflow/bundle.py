@@ -11,7 +11,8 @@ from asyncsaver.errors import CheckpointCorruptError, ManifestError
 from asyncsaver.formats.tensorflow.checksum import mask, unmask
 from asyncsaver.formats.tensorflow.messages import Shape, check_versions, parse, shape_message, slice_message, slice_of
 from asyncsaver.formats.tensorflow.ordered_code import Slice, parse_slice_key, slice_key
-from asyncsaver.formats.tensorflow.table import read_table, write_table
+from asyncsaver.formats.tensorflow.block import Entries
+from asyncsaver.formats.tensorflow.table import read_block, read_footer, read_index, read_table, write_table
 from asyncsaver.proto.tensorflow_checkpoint_pb2 import BundleEntryProto, BundleHeaderProto, TensorShapeProto, VersionDef
 
 _MOST_SHARDS = 99_999  # five digits in the names of the files
@@ -104,6 +105,30 @@ def decode_index(data: bytes, where: str) -> Index:
         else:
             index.slices[name, extents] = entry
     return index
+
+
+def decode_shards(data: bytes, where: str) -> int:
+    """How many data files an index says that there are; reads no more of it. Raises `ManifestError` as `decode_index`."""
+    start, stop = read_footer(data, len(data), where)
+    entries = Entries()
+    for first, end in read_index(data[start:stop], start, where).ranges[:1]:
+        read_block(data[first:end], first, where, entries)
+    if not entries.keys or entries.keys[0]:
+        raise ManifestError(f"{where}: the index has no header", path=where)
+    try:
+        return _decode_header(entries.values[0]).shards
+    except CheckpointCorruptError as error:
+        raise ManifestError(f"{where}: {error}", path=where) from error
+
+
+def data_sizes(index: Index, prefix: str) -> dict[str, int]:
+    """Path → size in bytes of the data files, if nothing stands in them but what the index says, and no gap is at the end."""
+    sizes: dict[str, int] = {}
+    for entry in (*index.entries.values(), *index.slices.values()):
+        if not entry.slices:
+            path = data_path(prefix, entry.shard, index.shards)
+            sizes[path] = max(sizes.get(path, 0), entry.offset + entry.size)
+    return sizes
 
 
 def encode_index(index: Index) -> bytes:

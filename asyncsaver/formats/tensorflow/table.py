@@ -5,11 +5,12 @@ Everything here is pure. A table is read whole from its bytes, or by pieces: `re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic
 
 from asyncsaver.errors import CheckpointCorruptError, ManifestError
-from asyncsaver.formats.tensorflow.block import TRAILER, BlockWriter, Entries, common_prefix, open_block
+from asyncsaver.formats.tensorflow.block import TRAILER, BlockWriter, Entries, V, close_block, common_prefix, open_block
 from asyncsaver.formats.tensorflow.varint import encode_varint, read_varint
 
 FOOTER = 48
@@ -127,23 +128,56 @@ def write_table(
 
     Args:
         entries: keys and values, by ascending key.
-        block_size: a block that has so many bytes is full; an entry with twice as many begins one of its own.
-        restart_interval: of the blocks with entries.
+        block_size: see `lay_out`.
+        restart_interval: likewise.
 
     Yields:
         The file, block by block.
     """
-    block, index = BlockWriter(restart_interval), BlockWriter(1)
+    for section in lay_out(entries, block_size=block_size, restart_interval=restart_interval):
+        content = b"".join(section.pieces)
+        yield close_block(content) if section.is_block else content
+
+
+@dataclass(frozen=True, slots=True)
+class Section(Generic[V]):
+    """What follows next in a table: a block, or the footer.
+
+    Attributes:
+        pieces: its content; values stand as they were given.
+        size: of that in bytes, with the trailer if it is a block.
+        is_block: whether a trailer follows the content.
+    """
+
+    pieces: Sequence[bytes | V]
+    size: int
+    is_block: bool = True
+
+
+def lay_out(
+    entries: Iterable[tuple[bytes, V]], *, block_size: int = BLOCK_SIZE, restart_interval: int = _RESTART_INTERVAL
+) -> Iterator[Section[V]]:
+    """Divide a table into blocks as TensorFlow does. Of a value only the length matters.
+
+    Args:
+        entries: keys and values, by ascending key.
+        block_size: a block that has so many bytes is full; an entry with twice as many begins one of its own.
+        restart_interval: of the blocks with entries.
+
+    Yields:
+        The blocks, then the footer.
+    """
+    block, index = BlockWriter[V](restart_interval), BlockWriter[bytes](1)
     position = 0
     last = b""
     pending: bytes | None = None  # the handle of a block whose separator depends on the key that follows
 
-    def close() -> bytes:
+    def close() -> Section[V]:
         nonlocal position, pending
-        stored = block.finish()
-        pending = _handle(position, len(stored))
-        position += len(stored)
-        return stored
+        size = len(block) + TRAILER
+        pending = _handle(position, size)
+        position += size
+        return Section(block.take(), size)
 
     for key, value in entries:
         if block and len(key) + len(value) >= 2 * block_size:
@@ -157,14 +191,16 @@ def write_table(
             yield close()
     if block:
         yield close()
-    metaindex = BlockWriter(_RESTART_INTERVAL).finish()
-    yield metaindex
+    metaindex = BlockWriter[bytes](_RESTART_INTERVAL)
+    handles = _handle(position, len(metaindex) + TRAILER)
+    position += len(metaindex) + TRAILER
+    yield Section(metaindex.take(), len(metaindex) + TRAILER)
     if pending is not None:
         index.add(_successor(last), pending)
-    stored = index.finish()
-    yield stored
-    handles = _handle(position, len(metaindex)) + _handle(position + len(metaindex), len(stored))
-    yield handles.ljust(FOOTER - len(_MAGIC), b"\x00") + _MAGIC
+    handles += _handle(position, len(index) + TRAILER)
+    size = len(index) + TRAILER
+    yield Section(index.take(), size)
+    yield Section([handles.ljust(FOOTER - len(_MAGIC), b"\x00") + _MAGIC], FOOTER, is_block=False)
 
 
 def _read_ranges(handles: Iterable[bytes], limit: int) -> list[tuple[int, int]]:

@@ -1,42 +1,36 @@
-"""V1 checkpoints: tables that hold the tensors themselves, behind an entry that lists them. Pure, both ways."""
+"""V1 checkpoints, read: tables that hold the tensors themselves, behind an entry that lists them. Pure."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
 from asyncsaver.errors import CheckpointCorruptError, ManifestError
 from asyncsaver.formats.tensorflow.block import Entries
-from asyncsaver.formats.tensorflow.dtypes import NUMBERS, type_of
+from asyncsaver.formats.tensorflow.dtypes import type_of
 from asyncsaver.formats.tensorflow.messages import (
     Shape,
     box_of,
     check_versions,
     parse,
-    shape_message,
     shape_problem,
-    slice_message,
     slice_of,
 )
 from asyncsaver.formats.tensorflow.naming import step_of
 from asyncsaver.formats.tensorflow.ordered_code import Slice, slice_key
 from asyncsaver.formats.tensorflow.sheet import Sheet
 from asyncsaver.formats.tensorflow.snappy import EXPANSION
-from asyncsaver.formats.tensorflow.table import Blocks, read_block, write_table
-from asyncsaver.formats.tensorflow.v1_values import FIELDS, V1Encoding, encode_values
+from asyncsaver.formats.tensorflow.table import Blocks, read_block
+from asyncsaver.formats.tensorflow.v1_values import FIELDS, V1Encoding
 from asyncsaver.model.digests import NO_DIGEST
-from asyncsaver.model.dtypes import Array
 from asyncsaver.model.foreign import Foreign
 from asyncsaver.model.manifest import Chunk
-from asyncsaver.proto.tensorflow_checkpoint_pb2 import (
-    SavedSlice,
-    SavedSliceMeta,
-    SavedTensorSliceMeta,
-    SavedTensorSlices,
-    VersionDef,
-)
+from asyncsaver.proto.tensorflow_checkpoint_pb2 import SavedSliceMeta, SavedTensorSliceMeta, SavedTensorSlices
+
+_LARGEST_BLOCK = 2**31 + 2**20
+"""A tensor is one message of protobuf, which has no more than 2 GiB; where it is in a block with others they are small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +48,6 @@ class V1File:
     size: int
     blocks: Blocks
     first: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class V1Tensor:
-    """A tensor to be written.
-
-    Attributes:
-        name: of the tensor.
-        dtype: a name of `dtypes.NUMBERS`.
-        shape: of the whole tensor.
-        slices: which slices of it, and their elements: of `bytes` for strings.
-    """
-
-    name: str
-    dtype: str
-    shape: Shape
-    slices: Sequence[tuple[Slice, Array]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +119,13 @@ def _read_meta(file: V1File) -> SavedTensorSliceMeta:
     if not entries.keys or entries.keys[0]:
         raise ManifestError(f"{file.path}: the table has no entry that lists tensors", path=file.path)
     try:
-        meta = parse(SavedTensorSlices, entries.values[0]).meta
-        check_versions(meta.versions)
+        saved = parse(SavedTensorSlices, entries.values[0])
+        check_versions(saved.meta.versions)
     except CheckpointCorruptError as error:
         raise ManifestError(f"{file.path}: {error}", path=file.path) from error
-    return meta
+    if not saved.HasField("meta"):  # as if the checkpoint were empty, which is what TensorFlow takes it for
+        raise ManifestError(f"{file.path} lists no tensors; a V2 checkpoint is called without .index", path=file.path)
+    return saved.meta
 
 
 def _add_pieces(sheet: Sheet, name: str, tensor: _Listed, files: Sequence[V1File], room: list[list[int]]) -> None:
@@ -172,50 +151,9 @@ def _add_pieces(sheet: Sheet, name: str, tensor: _Listed, files: Sequence[V1File
                 f"its slice at {list(offset)} of shape {list(shape)} is larger than its block can mean"
             )
         start, stop = blocks.ranges[block]
+        if stop - start > _LARGEST_BLOCK:
+            raise CheckpointCorruptError(f"its block at {start} to {stop} is larger than a message can be")
         chunks.append(Chunk(offset, shape, piece.file, start, stop, NO_DIGEST))
         encodings.append(V1Encoding(key, tensor.dtype))
     sheet.set_slices(name, chunks)
     sheet.encodings[name] = encodings
-
-
-def write_v1(tensors: Sequence[V1Tensor]) -> Iterator[bytes]:
-    """Write a V1 file, byte for byte as TensorFlow does.
-
-    Args:
-        tensors: in the order in which they are to be listed.
-
-    Yields:
-        The file, piece by piece; one tensor is encoded at a time.
-
-    Raises:
-        InvalidStateError: V1 has no such dtype.
-    """
-    return write_table(_entries(tensors))
-
-
-def _entries(tensors: Sequence[V1Tensor]) -> Iterator[tuple[bytes, bytes]]:
-    meta = SavedTensorSliceMeta(
-        tensor=[
-            SavedSliceMeta(
-                name=tensor.name.encode(),
-                shape=shape_message(tensor.shape),
-                type=NUMBERS[tensor.dtype],
-                slice=[slice_message(extents) for extents, _ in tensor.slices],
-            )
-            for tensor in tensors
-        ],
-        versions=VersionDef(producer=1),
-    )
-    yield b"", SavedTensorSlices(meta=meta).SerializeToString()
-    keyed: Mapping[bytes, tuple[V1Tensor, Slice, Array]] = {
-        slice_key(tensor.name.encode(), extents): (tensor, extents, array)
-        for tensor in tensors
-        for extents, array in tensor.slices
-    }
-    for key, (tensor, extents, array) in sorted(keyed.items(), key=lambda pair: pair[0]):
-        saved = SavedSlice(
-            name=tensor.name.encode(),
-            slice=slice_message(extents),
-            data=encode_values(array, NUMBERS[tensor.dtype]),
-        )
-        yield key, SavedTensorSlices(data=saved).SerializeToString()

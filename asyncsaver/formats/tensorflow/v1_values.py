@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from asyncsaver.errors import CheckpointCorruptError, InvalidStateError
+from asyncsaver.errors import CheckpointCorruptError
 from asyncsaver.formats.tensorflow.block import find_entry, open_block
-from asyncsaver.formats.tensorflow.dtypes import STRING, TYPES
-from asyncsaver.formats.tensorflow.messages import parse
-from asyncsaver.formats.tensorflow.varint import pack_varints, unpack_varints
+from asyncsaver.formats.tensorflow.dtypes import STRING
+from asyncsaver.formats.tensorflow.messages import parse, tag
+from asyncsaver.formats.tensorflow.varint import Ints, encode_varint, packed_pieces, packed_size, unpack_varints
 from asyncsaver.model.dtypes import Array, DType
 from asyncsaver.proto.tensorflow_checkpoint_pb2 import SavedTensorSlices, TensorProto
 
@@ -34,13 +34,13 @@ class Field:
     fixed: bool = False
 
 
-_INT, _HALF = Field("int_val", 1), Field("half_val", 1)
+_INT, _HALF, _STRING = Field("int_val", 1), Field("half_val", 1), Field("string_val", 2)
 FIELDS: Mapping[int, Field] = MappingProxyType(
     {
         **dict.fromkeys([3, 4, 5, 6, 11, 12, 13, 17], _INT),
         1: Field("float_val", 4, fixed=True),
         2: Field("double_val", 8, fixed=True),
-        STRING: Field("string_val", 2),
+        STRING: _STRING,
         8: Field("scomplex_val", 8, fixed=True),
         9: Field("int64_val", 1),
         10: Field("bool_val", 1),
@@ -49,6 +49,11 @@ FIELDS: Mapping[int, Field] = MappingProxyType(
     }
 )
 """By TensorFlow's number of the dtype; there are some that V1 does not have."""
+
+_TAGS: Mapping[Field, bytes] = MappingProxyType(
+    {field: tag(TensorProto.DESCRIPTOR.fields_by_name[field.name].number) for field in FIELDS.values()}
+)
+_STRINGS_AT_ONCE = 2**14
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,24 +112,67 @@ def decode_values(message: TensorProto, number: int, dtype: DType, shape: Sequen
     return values.reshape(shape)
 
 
-def encode_values(array: Array, number: int) -> TensorProto:
-    """An array as a message.
+@dataclass(frozen=True, slots=True)
+class Unencoded:
+    """The elements of an array as a message, of which the size is known before it is made.
+
+    Attributes:
+        field: where they stand.
+        count: of the elements.
+        payload: how many bytes they take in that field; of strings, with what stands before each.
+    """
+
+    field: Field
+    count: int
+    payload: int
+
+    def __len__(self) -> int:
+        """Of the message, in bytes."""
+        return len(self._head()) + self.payload
+
+    def encode(self, array: Array) -> Iterator[bytes | memoryview]:
+        """Yield the message by and by. What lies in memory as it will be stored is not copied.
+
+        Args:
+            array: of which the size was measured; the caller finds out whether it has another one now.
+        """
+        yield self._head()
+        flat = array.reshape(-1)
+        if self.field is _STRING:
+            for start in range(0, flat.size, _STRINGS_AT_ONCE):
+                some = flat[start : start + _STRINGS_AT_ONCE].tolist()
+                yield b"".join([part for one in some for part in (_TAGS[_STRING], encode_varint(len(one)), one)])
+        elif self.field.fixed:
+            yield _as_stored(flat).view(np.uint8).data
+        else:
+            yield from packed_pieces(_integers(flat, self.field))
+
+    def _head(self) -> bytes:
+        packed = self.count and self.field is not _STRING
+        return _TAGS[self.field] + encode_varint(self.payload) if packed else b""
+
+
+def measure(number: int, count: int, elements: Callable[[], Array]) -> Unencoded:
+    """Find out how long a message with an array is.
 
     Args:
-        array: of any shape; for strings, of `bytes` objects.
-        number: TensorFlow's, of the dtype.
-
-    Raises:
-        InvalidStateError: V1 has no such dtype.
+        number: TensorFlow's, of the dtype, which is one of `FIELDS`.
+        count: of the elements.
+        elements: gives the array, of any shape; for strings, of `bytes` objects. Called only where dtype and count do not tell.
     """
-    field = FIELDS.get(number)
-    if field is None:
-        raise InvalidStateError(f"TensorFlow's V1 format cannot hold {TYPES[number].name}: write V2")
-    flat = array.reshape(-1)
-    if number == STRING:
-        runs = list(flat)
-    elif field.fixed:
-        runs = [flat.astype(flat.dtype.newbyteorder("<"), copy=False).tobytes()]
-    else:
-        runs = [pack_varints(flat.view(np.uint16) if field is _HALF else flat)]
-    return TensorProto(**{field.name: runs if array.size else []})
+    field = FIELDS[number]
+    if field.fixed:
+        return Unencoded(field, count, count * field.smallest)
+    flat = elements().reshape(-1)
+    if field is _STRING:
+        lengths = [len(one) for one in flat.tolist()]
+        return Unencoded(field, count, sum([1 + len(encode_varint(length)) + length for length in lengths]))
+    return Unencoded(field, count, packed_size(_integers(flat, field)))
+
+
+def _as_stored(flat: Array) -> Array:
+    return flat.astype(flat.dtype.newbyteorder("<"), copy=False)
+
+
+def _integers(flat: Array, field: Field) -> Ints:
+    return _as_stored(flat).view("<u2") if field is _HALF else flat

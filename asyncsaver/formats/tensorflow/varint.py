@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -86,23 +87,46 @@ def _unpack(raw: Ints) -> Ints:
 
 
 def pack_varints(values: Ints) -> bytes:
-    """Integers as a packed field.
+    """Integers as a packed field; see `packed_pieces`."""
+    return b"".join(packed_pieces(values))
+
+
+def packed_pieces(values: Ints) -> Iterator[bytes]:
+    """Integers as a packed field, by and by.
 
     Args:
         values: of any integer dtype, one axis; negative ones take ten bytes, as everywhere in protobuf.
     """
-    wide = values.astype(np.int64 if values.dtype.kind == "i" else np.uint64).view(np.uint64)
-    if not len(wide):
-        return b""
-    pieces: list[bytes] = []
-    step = _AT_ONCE // _LONGEST
-    shifts = 7 * np.arange(_LONGEST, dtype=np.uint64)
-    for start in range(0, len(wide), step):
-        groups = wide[start : start + step, None] >> shifts
+    for wide in _wide(values):
+        width = _width(wide)
+        if width == 1:
+            yield wide.astype(np.uint8).tobytes()
+            continue
+        groups = wide[:, None] >> (7 * np.arange(width, dtype=np.uint64))
         more = groups[:, 1:] != 0
         digits = (groups & 0x7F).astype(np.uint8)
         digits[:, :-1] |= more.astype(np.uint8) << 7
         kept = np.ones(digits.shape, np.bool_)
         kept[:, 1:] = more
-        pieces.append(digits[kept].tobytes())
-    return b"".join(pieces)
+        yield digits[kept].tobytes()
+
+
+def packed_size(values: Ints) -> int:
+    """How many bytes `packed_pieces` makes of them."""
+    return sum(
+        len(wide) + sum(int(np.count_nonzero(wide >> np.uint64(7 * digit))) for digit in range(1, _width(wide)))
+        for wide in _wide(values)
+    )
+
+
+def _wide(values: Ints) -> Iterator[Ints]:
+    """A stretch of integers after the other, as the unsigned ones of 64 bits that protobuf writes."""
+    step = _AT_ONCE // _LONGEST
+    for start in range(0, len(values), step):
+        some = values[start : start + step]
+        yield some.astype(np.int64 if some.dtype.kind == "i" else np.uint64).view(np.uint64)
+
+
+def _width(wide: Ints) -> int:
+    """How many bytes the longest of them takes."""
+    return max(1, -(-int(wide.max()).bit_length() // 7))

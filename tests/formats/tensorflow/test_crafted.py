@@ -22,7 +22,7 @@ from asyncsaver.formats.tensorflow.dtypes import NUMBERS
 from asyncsaver.formats.tensorflow.ordered_code import FULL, slice_key
 from asyncsaver.formats.tensorflow.strings import encode_strings
 from asyncsaver.formats.tensorflow.table import read_table, write_table
-from asyncsaver.formats.tensorflow.v1 import V1Tensor, write_v1
+from asyncsaver.formats.tensorflow.v1_write import V1Tensor, plan_v1
 from asyncsaver.model.foreign import Foreign
 from asyncsaver.proto import tensorflow_checkpoint_pb2 as messages
 from asyncsaver.store.contract import Store
@@ -288,8 +288,8 @@ async def test_sharded_v1(store: Store) -> None:
     """A tensor whole in one file, and one whose halves are in two."""
     whole = np.arange(6, dtype=np.int32).reshape(2, 3)
     halves = np.arange(8, dtype=np.float64)
-    first = write_v1([v1_tensor("w", whole), v1_tensor("h", halves[:4], (0, 4), shape=(8,))])
-    second = write_v1([v1_tensor("h", halves[4:], (4, 4), shape=(8,))])
+    first = plan_v1([v1_tensor("w", whole), v1_tensor("h", halves[:4], (0, 4), shape=(8,))]).pieces()
+    second = plan_v1([v1_tensor("h", halves[4:], (4, 4), shape=(8,))]).pieces()
     await store.put("run/m-7-00000-of-00002", b"".join(first))
     await store.put("run/m-7-00001-of-00002", b"".join(second))
     foreign = await described(store, "run/m-7-?????-of-00002")
@@ -308,9 +308,9 @@ async def test_sharded_v1(store: Store) -> None:
 async def test_v1_files_that_disagree(store: Store) -> None:
     arrays = np.zeros(4, np.float32), np.zeros(4, np.float64)
     for number, array in enumerate(arrays):
-        await store.put(f"m-{number:05d}-of-00002", b"".join(write_v1([v1_tensor("x", array)])))
+        await store.put(f"m-{number:05d}-of-00002", b"".join(plan_v1([v1_tensor("x", array)]).pieces()))
     assert "disagree about its dtype" in (await described(store, "m-?????-of-00002")).unreadable["x"]
-    await store.put("m-00001-of-00002", b"".join(write_v1([v1_tensor("x", arrays[0])])))
+    await store.put("m-00001-of-00002", b"".join(plan_v1([v1_tensor("x", arrays[0])]).pieces()))
     assert "chunks hold 8 of its 4" in (await described(store, "m-?????-of-00002")).unreadable["x"]
 
 

@@ -185,7 +185,7 @@ def test_spoiled_v1(scale: Scale, figures: Any) -> None:
 
 def test_spoiled_blocks(scale: Scale, figures: Any) -> None:
     """What no writer of tables writes, with a checksum that fits."""
-    writer = BlockWriter(3)
+    writer = BlockWriter[bytes](3)
     for number in range(20):
         writer.add(b"key/%03d" % number, bytes(number))
     content = open_block(writer.finish())

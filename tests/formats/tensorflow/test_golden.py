@@ -11,7 +11,7 @@ from asyncsaver.formats.tensorflow.bundle import decode_index, encode_index
 from asyncsaver.formats.tensorflow.dtypes import NUMBERS, type_of
 from asyncsaver.formats.tensorflow.ordered_code import FULL, Slice
 from asyncsaver.formats.tensorflow.strings import encode_strings
-from asyncsaver.formats.tensorflow.v1 import V1Tensor, write_v1
+from asyncsaver.formats.tensorflow.v1_write import V1Tensor, plan_v1
 from asyncsaver.model.dtypes import Array
 from asyncsaver.model.foreign import NO_CRC
 from asyncsaver.store.contract import Store
@@ -83,7 +83,7 @@ async def test_a_v1_file_is_rebuilt_byte_for_byte(store: Store, path: str) -> No
             named = [FULL if one == (0, size) else one for one, size in zip(extents, entry.shape, strict=True)]
             slices.append((tuple(named), array[(*(slice(start, start + count) for start, count in extents), ...)]))
         tensors.append(V1Tensor(name, entry.dtype, entry.shape, slices))
-    assert b"".join(write_v1(tensors)) == (GOLDEN / path).read_bytes()
+    assert b"".join(plan_v1(tensors).pieces()) == (GOLDEN / path).read_bytes()
 
 
 async def test_a_variant_hinders_no_other(store: Store) -> None:
@@ -100,7 +100,7 @@ async def test_v1_reads_only_what_it_needs(store: Store) -> None:
     """Of a file with many blocks: its ends, the first block, and then that of the tensor."""
     arrays = {f"t{number:03d}": np.full(50_000, number, np.float32) for number in range(100)}
     tensors = [V1Tensor(name, "float32", (50_000,), [(((0, -1),), array)]) for name, array in arrays.items()]
-    data = b"".join(write_v1(tensors))
+    data = b"".join(plan_v1(tensors).pieces())
     await store.put("many", data)
     foreign = await described(store, "many")
     chunks = [chunk for entry in foreign.tensors.values() for chunk in entry.chunks]

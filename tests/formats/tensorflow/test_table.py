@@ -24,7 +24,7 @@ def table(*blocks: bytes, index: bytes | None = None) -> bytes:
     """A table of blocks that are stored as they are, trailer and all."""
     data = b"".join(blocks)
     if index is None:
-        writer = BlockWriter(1)
+        writer = BlockWriter[bytes](1)
         position = 0
         for number, block in enumerate(blocks):
             writer.add(b"\xff%05d" % number, handle(position, len(block) - 5))
@@ -67,7 +67,7 @@ def test_whatever_is_written_is_read(entries: list[tuple[bytes, bytes]], block_s
 @settings(max_examples=100)
 @given(sorted_entries, st.integers(1, 20), st.binary(max_size=12))
 def test_one_entry_is_found_as_all_are_read(entries: list[tuple[bytes, bytes]], interval: int, other: bytes) -> None:
-    writer = BlockWriter(interval)
+    writer = BlockWriter[bytes](interval)
     for key, value in entries:
         writer.add(key, value)
     content = open_block(writer.finish())
