@@ -74,6 +74,11 @@ class JaxAdapter:
         """A new array in place of the target, with its sharding."""
         return self.from_numpy(array, target)
 
+    def is_fillable(self, target: Any) -> bool:
+        """Never."""
+        del target
+        return False
+
     def check_object(self, obj: object, state: object) -> Differences | None:
         """JAX has no objects with state."""
         del obj, state

@@ -95,6 +95,10 @@ class TorchAdapter:
             target.copy_(self.from_numpy(array))
         return target
 
+    def is_fillable(self, target: torch.Tensor) -> bool:
+        """See `LeafAdapter`. On any device, unless their elements share memory."""
+        return not has_repeated_memory(target.shape, target.stride())
+
     def check_object(self, obj: object, state: object) -> Differences | None:
         """Compare the keys and shapes of a `torch.nn.Module`, the groups of a `torch.optim.Optimizer`, with a saved state."""
         if isinstance(obj, torch.optim.Optimizer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from asyncsaver.aio.threads import Threads
 from asyncsaver.model.dtypes import Array
 from asyncsaver.model.flatten import TensorLeaf
 from asyncsaver.model.leaves import Adapters, LeafAdapter
+from asyncsaver.model.partitioned import Partitioned
 from asyncsaver.save.arena import Bytes
 from asyncsaver.save.stage import Staged
 
@@ -50,7 +52,7 @@ async def snapshot(staged: Staged, adapters: Adapters, threads: Threads, take: C
         ]
 
     copies = await run_all(threads.run(copy, batch) for batch in _batches(tensors))
-    return Staged(staged.tree, [tensor for batch in copies for tensor in batch], staged.nbytes)
+    return replace(staged, tensors=[tensor for batch in copies for tensor in batch])
 
 
 def _places(tensors: Sequence[TensorLeaf], adapters: Adapters) -> tuple[list[int | None], int]:
@@ -84,6 +86,9 @@ def _copied(tensor: TensorLeaf, adapters: Adapters, memory: Bytes, place: int) -
         raise RuntimeError(f"{tensor.name}: a tensor of {tensor.nbytes} bytes had {source.nbytes} when it was copied")
     array: Array = np.ndarray(source.shape, source.dtype, memory, place)
     array[...] = source  # for small tensors much faster than `numpy.copyto`
+    if isinstance(tensor.value, Partitioned):  # whose slices some formats keep
+        slices = tensor.value.over(array)
+        return TensorLeaf(tensor.name, tensor.dtype, tensor.shape, tensor.nbytes, tensor.kind, slices)
     return TensorLeaf(tensor.name, tensor.dtype, tensor.shape, tensor.nbytes, "numpy", array)
 
 

@@ -15,6 +15,16 @@ def step_of(path: str) -> int | None:
     return int(step[1]) if step else None
 
 
+def sharded_filename(filename: str, shard: int, num_shards: int) -> str:
+    """The name of one file of several, as TensorFlow's operation of that name gives it: ``m-00001-of-00004``."""
+    return f"{filename}-{shard:05d}-of-{num_shards:05d}"
+
+
+def sharded_filespec(filename: str, num_shards: int) -> str:
+    """The pattern that stands for all of them, which is what saving a sharded V1 checkpoint returns: ``m-?????-of-00004``."""
+    return f"{filename}-?????-of-{num_shards:05d}"
+
+
 def shard_paths(pattern: str) -> list[str] | None:
     """The files of a sharded V1 checkpoint, from what saving it returned (``m-?????-of-00002``); None for another path."""
     found = _PATTERN.fullmatch(pattern)
