@@ -1,5 +1,6 @@
 """Checkpoints for asyncio trainers, on any cloud store: whole or not there."""
 
+from asyncsaver.aio.defaults import get_default_saver
 from asyncsaver.conversion.convert import convert
 from asyncsaver.errors import (
     AccessDeniedError,
@@ -10,6 +11,7 @@ from asyncsaver.errors import (
     CheckpointNotFoundError,
     CommitUnknownError,
     InvalidRootError,
+    InvalidSavePathError,
     InvalidStateError,
     ManifestError,
     RankFailedError,
@@ -50,6 +52,7 @@ from asyncsaver.restore.reader import CheckpointReader
 from asyncsaver.restore.verify import VerifyReport
 from asyncsaver.save.background import PendingSave
 from asyncsaver.saver import Saver
+from asyncsaver.variables import Partitioned, Saveable, SaveSpec, SliceInfo, Variable
 from asyncsaver.version import __version__
 
 __all__ = [
@@ -64,6 +67,7 @@ __all__ = [
     "CheckpointState",
     "CommitUnknownError",
     "InvalidRootError",
+    "InvalidSavePathError",
     "InvalidStateError",
     "KeepAll",
     "KeepBest",
@@ -72,6 +76,7 @@ __all__ = [
     "KeepLast",
     "KeepPinned",
     "ManifestError",
+    "Partitioned",
     "PendingSave",
     "Progress",
     "PruneReport",
@@ -83,9 +88,12 @@ __all__ = [
     "RetentionPolicy",
     "RootNotFoundError",
     "SaveAbortedError",
+    "SaveSpec",
     "SaveStats",
+    "Saveable",
     "Saver",
     "SaverClosedError",
+    "SliceInfo",
     "StoreError",
     "StoreTimeoutError",
     "StructureMismatchError",
@@ -95,12 +103,14 @@ __all__ = [
     "UnreadableTensorError",
     "UnsupportedLeafError",
     "UnsupportedStoreError",
+    "Variable",
     "VerifyReport",
     "WrongLoopError",
     "__version__",
     "checkpoint_exists",
     "convert",
     "get_checkpoint_state",
+    "get_default_saver",
     "latest_checkpoint",
     "open_checkpoint",
 ]

@@ -48,6 +48,10 @@ class CheckpointNotFoundError(AsyncSaverError, FileNotFoundError):
     """No committed checkpoint at that step, or none at all under the root."""
 
 
+class InvalidSavePathError(CheckpointNotFoundError, ValueError):
+    """The path given as ``save_path`` is not that of a checkpoint, in any format."""
+
+
 class CheckpointDeletedError(CheckpointNotFoundError):
     """The checkpoint was deleted, perhaps while it was being read."""
 

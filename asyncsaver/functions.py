@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,19 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from asyncsaver.catalog.opening import open_root
 from asyncsaver.catalog.root import Root
-from asyncsaver.errors import CheckpointDeletedError, CheckpointNotFoundError
+from asyncsaver.errors import CheckpointNotFoundError
 from asyncsaver.model.checkpoint import Checkpoint, checkpoint_of
-from asyncsaver.model.config import DEFAULT_MEMORY_BUDGET
-from asyncsaver.model.names import Naming, check_prefix, is_prefix
-from asyncsaver.restore.find import Found, find_latest, find_name
-from asyncsaver.restore.foreign import FORMATS, open_foreign
+from asyncsaver.model.names import Naming, check_prefix
+from asyncsaver.restore.find import find_latest
+from asyncsaver.restore.opening import open_source
 from asyncsaver.restore.reader import CheckpointReader
-from asyncsaver.restore.source import Source, own_source
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
-
-_NAME = re.compile(r"(?P<prefix>.+)-[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,34 +66,6 @@ async def open_checkpoint(
     """
     root, source = await open_source(url, format, storage_options=storage_options, filesystem=filesystem)
     return CheckpointReader(root, source, owns_root=True)
-
-
-async def open_source(
-    url: str | os.PathLike[str],
-    format: str,  # noqa: A002 - as above
-    *,
-    storage_options: Mapping[str, Any] | None = None,
-    filesystem: AbstractFileSystem | None = None,
-    memory_budget: int = DEFAULT_MEMORY_BUDGET,
-) -> tuple[Root, Source]:
-    """As `open_checkpoint`, for whoever reads by other means: the root, which is to be closed, and the checkpoint."""
-    if format not in {"auto", "native", *FORMATS}:
-        known = ", ".join(map(repr, ("auto", "native", *FORMATS)))
-        raise ValueError(f"format={format!r} is unknown; format can be one of {known}")
-    parent, name = split_url(url)
-    ours = format in {"auto", "native"} and (format == "native" or is_prefix(name))
-    root = open_root(
-        parent,
-        naming_of(name) if ours else Naming(),
-        storage_options=storage_options,
-        filesystem=filesystem,
-        memory_budget=memory_budget,
-    )
-    try:
-        return root, await _source(root, name, format, ours=ours)
-    except BaseException:
-        await root.close()
-        raise
 
 
 async def latest_checkpoint(
@@ -164,47 +131,6 @@ async def get_checkpoint_state(
         return None
     listed = [checkpoint_of(entry, root.store.url, pinned=entry.pinned) for entry in catalog.checkpoints]
     return CheckpointState(listed, catalog.last_preserved)
-
-
-async def _source(root: Root, name: str, format: str, *, ours: bool) -> Source:  # noqa: A002 - as above
-    if not ours:
-        return await open_foreign(root, name, None if format == "auto" else format)
-    try:
-        return own_source(root, await _find(root, name))
-    except CheckpointDeletedError:
-        raise
-    except CheckpointNotFoundError as error:
-        if format == "native":
-            raise
-        try:
-            return await open_foreign(root, name)
-        except CheckpointNotFoundError:
-            raise error from None
-
-
-async def _find(root: Root, name: str) -> Found:
-    found = await find_name(root, name)
-    if isinstance(found, Found):
-        return found
-    where = f"{root.store.url}/{name}"
-    if found is not None:
-        raise CheckpointDeletedError(f"{where} was deleted at {found.created:%Y-%m-%d %H:%M:%S} UTC")
-    raise CheckpointNotFoundError(f"{where} is not a committed checkpoint")
-
-
-def split_url(url: str | os.PathLike[str]) -> tuple[str, str]:
-    """The root and the name of the checkpoint that a URL stands for. Raises `ValueError` where it stands for none."""
-    parent, _, name = os.fspath(url).rstrip("/").rpartition("/")
-    if not name or parent.endswith(":/") or os.fspath(url).endswith("://"):
-        raise ValueError(f"{os.fspath(url)!r} is not the URL of a checkpoint: it has no folder in a root")
-    return parent or ".", name
-
-
-def naming_of(name: str) -> Naming:
-    """How checkpoints are called of which one has this name. Raises `ValueError` for a name that none of ours can have."""
-    match = _NAME.fullmatch(name)
-    naming = Naming(check_prefix(match["prefix"] if match else name))
-    return naming if naming.parse(name)[0] else Naming(check_prefix(name))
 
 
 @asynccontextmanager

@@ -33,7 +33,12 @@ class Threads:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._count, thread_name_prefix=self._name)
         call = self._pool.submit(function, *args, **kwargs)
-        return await _finished(call_future=asyncio.wrap_future(call), cancel=call.cancel)
+        try:
+            return await _finished(asyncio.wrap_future(call), call.cancel)
+        finally:
+            del (
+                call
+            )  # it holds its error, whose traceback holds this frame: together they would keep the call's buffers
 
     def close(self) -> None:
         """Let the threads end. Calls in flight are waited for by their callers, not here."""
@@ -44,19 +49,22 @@ class Threads:
 
 async def _finished(call_future: asyncio.Future[T], cancel: Callable[[], bool]) -> T:
     cancelled: asyncio.CancelledError | None = None
-    while not call_future.done():
-        try:
-            await asyncio.shield(call_future)
-        except asyncio.CancelledError as error:
-            if call_future.cancelled():
-                raise
-            cancelled = error
-            if cancel():
-                raise
-        except BaseException:  # noqa: BLE001 - the call's own error is raised by result() below
-            break
-    if cancelled is not None:
-        if not call_future.cancelled():
-            call_future.exception()  # seen: the cancellation goes first
-        raise cancelled
-    return call_future.result()
+    try:
+        while not call_future.done():
+            try:
+                await asyncio.shield(call_future)
+            except asyncio.CancelledError as error:
+                if call_future.cancelled():
+                    raise
+                cancelled = error
+                if cancel():
+                    raise
+            except BaseException:  # noqa: BLE001 - the call's own error is raised by result() below
+                break
+        if cancelled is not None:
+            if not call_future.cancelled():
+                call_future.exception()  # seen: the cancellation goes first
+            raise cancelled
+        return call_future.result()
+    finally:
+        del call_future, cancel, cancelled  # as above

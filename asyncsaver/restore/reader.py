@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
@@ -10,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from asyncsaver.catalog.root import Root
-from asyncsaver.errors import CheckpointCorruptError
+from asyncsaver.errors import CheckpointCorruptError, StructureMismatchError
 from asyncsaver.model.checkpoint import Checkpoint, Progress
 from asyncsaver.model.dtypes import Array
 from asyncsaver.model.leaves import TensorInfo, TensorSpec
@@ -19,6 +20,7 @@ from asyncsaver.model.select import Select
 from asyncsaver.model.slices import Index, smallest_run
 from asyncsaver.restore.assemble import Assembly, files_of_box
 from asyncsaver.restore.fetch import Fetcher
+from asyncsaver.restore.object_based import source_for_names, source_for_plan
 from asyncsaver.restore.release import release
 from asyncsaver.restore.source import Source, TensorInfos
 from asyncsaver.restore.verify import VerifyReport, verify_source
@@ -106,14 +108,18 @@ class CheckpointReader:
         reshape: bool = False,
         verify: bool = True,
     ) -> Any:
-        """Restore the state; see `Saver.restore`."""
+        """Restore the state; see `Saver.restore`.
+
+        An object-based checkpoint of TensorFlow that lacks names of the target, or all that are selected, is looked through by
+        the full names of its variables, with a warning. What only the checkpoint has is no error then.
+        """
         self._check_open()
         held = self._root.budget.limit
 
-        def prepare() -> tuple[RestorePlan, set[int]]:
-            plan = plan_restore(
-                self.source.tree,
-                self._all_specs(),
+        def plan_from(source: Source, select: Select | None, strict: bool) -> RestorePlan:
+            return plan_restore(
+                source.tree,
+                self._all_specs() if source is self.source else source.specs(),
                 self._root.adapters,
                 target=MISSING if target is None else target,
                 select=select,
@@ -124,6 +130,42 @@ class CheckpointReader:
                 # be held twice: it goes straight into the target, after what can be checked beforehand was.
                 held=held,
             )
+
+        source, chosen = await source_for_plan(
+            self.source, plan_from, select, self.read, self._root.threads, strict=strict
+        )
+        if source is self.source:
+            return await self._restore(lambda: plan_from(source, select, strict), verify=verify)
+        async with CheckpointReader(self._root, source) as reader:
+            return await reader._restore(lambda: plan_from(source, chosen, strict), verify=verify)
+
+    async def source_for_names(self, names: Collection[str]) -> Source:
+        """What has tensors of these names, to be read by a reader of its own: `source` as it is, nearly always.
+
+        Of an object-based checkpoint of TensorFlow that lacks some, the same checkpoint by the full names of its variables, with
+        a warning.
+
+        Args:
+            names: all that are wanted.
+
+        Raises:
+            StructureMismatchError: it is object-based, and has not all of the names in that view; lists those that it lacks,
+                those that only the checkpoint has, and how many did match. Nothing is said here of names that are missing from
+                any other checkpoint, or beside keys that are there.
+            CheckpointCorruptError: its object graph is damaged.
+        """
+        self._check_open()
+        return await source_for_names(self.source, names, self.read, self._root.threads)
+
+    async def _restore(self, make_plan: Callable[[], RestorePlan], *, verify: bool) -> Any:
+        def prepare() -> tuple[RestorePlan, set[int]]:
+            try:
+                plan = make_plan()
+            except StructureMismatchError as error:  # what is damaged has no shape that could fit
+                heads = {line[: colon.start()] for line in error.mismatched for colon in re.finditer(": ", line)}
+                self.source.check_readable(name for name in self.source.unreadable if name in heads)
+                error.add_note(f"The checkpoint is {self.checkpoint.url}")
+                raise
             self.source.check_readable(read.name for read in plan.reads)
             # Which files matter takes a look at every chunk: it is only asked where one is not as it should be.
             if all(self.source.sizes.get(file.path) == file.size for file in self.source.files):

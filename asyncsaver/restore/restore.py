@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TypeVar
 
 from asyncsaver.aio.meter import metered
 from asyncsaver.catalog.root import Root
@@ -16,24 +16,28 @@ from asyncsaver.restore.release import release
 from asyncsaver.restore.source import Source
 
 log = logging.getLogger("asyncsaver")
+T = TypeVar("T")
 _TRIES = 5
 
 
 async def restore_state(
-    root: Root, find: Callable[[], Awaitable[Source]], target: Any, *, again: bool, **options: Any
-) -> Any:
-    """Find a checkpoint and restore it; raises as ``find`` and `CheckpointReader.restore`.
+    root: Root,
+    find: Callable[[], Awaitable[Source]],
+    restore: Callable[[CheckpointReader], Awaitable[T]],
+    *,
+    again: bool,
+) -> T:
+    """Find a checkpoint and restore it; raises as both do.
 
     Args:
         root: where it is.
         find: tells what to read.
-        target: as for `CheckpointReader.restore`.
+        restore: reads it.
         again: whether, if it is deleted while it is being read, another one is to be found.
-        options: as for `CheckpointReader.restore`.
     """
     for attempt in range(1, _TRIES + 1):
         try:
-            return await _restore_once(root, find, target, options)
+            return await _restore_once(root, find, restore)
         except CheckpointDeletedError as error:
             # Of a step, the one that has replaced it while it was being read.
             if not again or attempt == _TRIES:
@@ -42,13 +46,15 @@ async def restore_state(
     raise AssertionError("unreachable: the last attempt returns or raises")
 
 
-async def _restore_once(root: Root, find: Callable[[], Awaitable[Source]], target: Any, options: dict[str, Any]) -> Any:
+async def _restore_once(
+    root: Root, find: Callable[[], Awaitable[Source]], restore: Callable[[CheckpointReader], Awaitable[T]]
+) -> T:
     clock = asyncio.get_running_loop().time
     with metered() as meter:
         began = clock()
         async with CheckpointReader(root, await find()) as reader:
             found = clock()
-            state = await reader.restore(target, **options)
+            state = await restore(reader)
             tensors = len(reader.tensors)
             await root.threads.run(release, reader.source.tensors, reader.source.tree)
     stats = RestoreStats(

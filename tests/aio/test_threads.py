@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -68,6 +71,28 @@ async def test_a_call_that_has_not_started_is_dropped(threads: Threads) -> None:
     await blocking
     await threads.run(calls.append, "later")
     assert calls == ["later"]
+
+
+async def test_what_a_failed_call_held_is_freed_at_once(threads: Threads) -> None:
+    """Without waiting for the garbage collector: it may have been all of the memory there is."""
+    held: list[weakref.ref[object]] = []
+
+    class Buffer:
+        pass
+
+    def fail() -> None:
+        buffer = Buffer()
+        held.append(weakref.ref(buffer))
+        raise ValueError("no")
+
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            await threads.run(fail)
+        await threads.run(int)  # the thread itself lets go of a call when the next one comes
+        assert [one() for one in held] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_threads_end_after_close() -> None:

@@ -18,8 +18,8 @@ from asyncsaver.catalog.root import Root
 from asyncsaver.conversion.convert import convert_source
 from asyncsaver.conversion.request import Conversion
 from asyncsaver.errors import AsyncSaverError, CheckpointNotFoundError, CommitUnknownError
-from asyncsaver.functions import naming_of, open_source
 from asyncsaver.model.names import Naming
+from asyncsaver.restore.opening import naming_of, open_source
 from asyncsaver.store import Store
 from asyncsaver_backends.memory import MemoryStore
 

@@ -16,7 +16,7 @@ from asyncsaver import CheckpointCorruptError, Saver, convert
 from asyncsaver.catalog.opening import open_root
 from asyncsaver.conversion.convert import convert_source
 from asyncsaver.conversion.request import Conversion
-from asyncsaver.functions import naming_of, open_source
+from asyncsaver.restore.opening import naming_of, open_source
 from asyncsaver.store import Store
 from asyncsaver_backends.memory import MemoryStore
 

@@ -13,7 +13,7 @@ from asyncsaver.catalog.opening import open_root
 from asyncsaver.conversion.convert import convert_source
 from asyncsaver.conversion.request import Conversion
 from asyncsaver.errors import CheckpointExistsError
-from asyncsaver.functions import naming_of, open_source
+from asyncsaver.restore.opening import naming_of, open_source
 from asyncsaver_backends.memory import MemoryStore
 
 from ..doubles.scripted import ScriptedStore  # noqa: TID252 - test folders have no name

@@ -16,7 +16,7 @@ from asyncsaver.formats.tensorflow.bundle import Entry, Index, encode_index
 from asyncsaver.formats.tensorflow.checksum import crc32c
 from asyncsaver.formats.tensorflow.dtypes import NUMBERS
 from asyncsaver.formats.tensorflow.strings import encode_strings
-from asyncsaver.formats.tensorflow.v1 import V1Tensor, write_v1
+from asyncsaver.formats.tensorflow.v1_write import V1Tensor, plan_v1
 from asyncsaver.store.registry import open_store
 
 KIB, MIB = 2**10, 2**20
@@ -87,7 +87,7 @@ async def test_what_many_tensors_lie_in_is_read_once(memory_root: Any) -> None:
     """A block of a V1 file."""
     arrays = {f"t{number}": np.full(30, number, np.int32) for number in range(50)}
     tensors = [V1Tensor(name, "int32", (30,), [(((0, -1),), array)]) for name, array in arrays.items()]
-    data = b"".join(write_v1(tensors))
+    data = b"".join(plan_v1(tensors).pieces())
     async with open_store(memory_root.url) as store:
         await store.put("m", data)
     async with await open_checkpoint(f"{memory_root.url}/m") as reader:

@@ -18,6 +18,8 @@ from asyncsaver.store.paths import check_path
 
 _TAIL = 64 * 1024
 """Read from the end of a V1 file: mostly the footer and all of the table's index."""
+_LARGEST = 2**30
+"""What lists tensors is refused where it has more bytes: that would be ten million of them, or a file with a hole in it."""
 
 
 async def describe(store: Store, threads: Threads, path: str) -> Foreign:
@@ -39,6 +41,7 @@ async def describe(store: Store, threads: Threads, path: str) -> Foreign:
     listing = await store.list(folder + slash, delimiter=True)
     sizes = {info.path: info.size for info in listing.objects}
     if index_path(path) in sizes:
+        _check_size(sizes[index_path(path)], index_path(path))
         index = await store.get(index_path(path))
         return await threads.run(describe_v2, index.data, path, sizes)
     shards = [path] if path in sizes else shard_paths(path) or []
@@ -58,13 +61,21 @@ async def _read_v1(store: Store, threads: Threads, path: str, sizes: Mapping[str
     tail_start = max(0, size - _TAIL)
     tail = await _read(store, path, tail_start, size)
     start, stop = read_footer(tail, size, path)
+    _check_size(stop - start, path)
     index = (
         tail[start - tail_start : stop - tail_start] if start >= tail_start else await _read(store, path, start, stop)
     )
     blocks = await threads.run(read_index, index, start, path)
     if not blocks.ranges:
         raise ManifestError(f"{path}: the table is empty", path=path)
-    return V1File(path, size, blocks, await _read(store, path, *blocks.ranges[0]))
+    first, end = blocks.ranges[0]
+    _check_size(end - first, path)
+    return V1File(path, size, blocks, await _read(store, path, first, end))
+
+
+def _check_size(size: int, path: str) -> None:
+    if size > _LARGEST:
+        raise ManifestError(f"{path}: {size} bytes are too many for a list of tensors", path=path)
 
 
 async def _read(store: Store, path: str, start: int, stop: int) -> bytes:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from asyncsaver.errors import CheckpointCorruptError, ManifestError
+from asyncsaver.errors import CheckpointCorruptError, ManifestError, StructureMismatchError
 from asyncsaver.formats.tensorflow.messages import parse
+from asyncsaver.model.dtypes import Array
+from asyncsaver.model.foreign import GRAPH_KEY
 from asyncsaver.proto.tensorflow_checkpoint_pb2 import TrackableObjectGraph
 
-GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
-"""The name of the tensor, a string, that holds the graph."""
+_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,14 @@ class Node:
     slots: Sequence[Slot] = ()
 
 
+def decode_graph_tensor(tensor: Array, where: str) -> list[Node]:
+    """Read a graph from the tensor that holds it; raises as `decode_graph`."""
+    data = tensor.item() if tensor.shape == () else None
+    if not isinstance(data, bytes):
+        raise ManifestError(f"{where}: {GRAPH_KEY} is not a string", path=where)
+    return decode_graph(data, where)
+
+
 def decode_graph(data: bytes, where: str) -> list[Node]:
     """Read a graph, whose first node is the root.
 
@@ -91,3 +100,56 @@ def keys_by_full_name(nodes: Sequence[Node]) -> dict[str, str]:
     one full name the last counts, as in TensorFlow.
     """
     return {one.full_name: one.key for node in nodes for one in node.attributes if one.full_name}
+
+
+def ambiguous_names(nodes: Sequence[Node]) -> dict[str, list[str]]:
+    """Full name → the keys of all tensors that it is the full name of, where these are several; see `keys_by_full_name`."""
+    found: dict[str, dict[str, None]] = {}
+    for node in nodes:
+        for one in node.attributes:
+            if one.full_name:
+                found.setdefault(one.full_name, {})[one.key] = None
+    return {name: list(keys) for name, keys in found.items() if len(keys) > 1}
+
+
+def checkpoint_keys(names: Iterable[str], names_to_keys: Mapping[str, str]) -> dict[str, str]:
+    """What an object-based checkpoint calls the tensors that a program calls so.
+
+    Args:
+        names: full names, all of which have to be there.
+        names_to_keys: full name → key, of the checkpoint.
+
+    Raises:
+        StructureMismatchError: some are not in the checkpoint; lists them, those that only the checkpoint has, and how many did
+            match.
+    """
+    wanted = list(dict.fromkeys(names))
+    if missing := sorted(name for name in wanted if name not in names_to_keys):
+        raise names_mismatch(missing, sorted(names_to_keys.keys() - set(wanted)), len(wanted) - len(missing))
+    return {name: names_to_keys[name] for name in wanted}
+
+
+def names_mismatch(missing: Sequence[str], unexpected: Sequence[str], matched: int) -> StructureMismatchError:
+    """The error for full names that a checkpoint lacks, with the words that TensorFlow has for it.
+
+    Args:
+        missing: that are wanted and not in the checkpoint.
+        unexpected: in the checkpoint and not wanted.
+        matched: how many are in both.
+    """
+    return StructureMismatchError(
+        f"Existing variables not in the checkpoint: {_shown(missing)}\n\n"
+        f"Variables names when this checkpoint was written which don't exist now: {_shown(unexpected)}\n\n"
+        f"({matched} variable name(s) did match)\n\n"
+        "Could not find some variables in the checkpoint (see names above), and nothing was changed. It is an object-based "
+        "checkpoint (tf.train.Checkpoint, tf.keras.Model.save_weights), whose variables are looked up by the names that they "
+        "had when it was written; these may have changed since (a missing '_1' suffix, for example). Restore only those that "
+        "it has, call them as they were called then, or call them by its keys, as object_graph_key_mapping tells them.",
+        missing=missing,
+        unexpected=unexpected,
+    )
+
+
+def _shown(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
