@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from asyncsaver import functions, saver
 from asyncsaver.aio.portal import Portal
+from asyncsaver.layout.definitions import check_definition
 from asyncsaver.model.checkpoint import Checkpoint, Progress
 from asyncsaver.model.leaves import TensorInfo
 from asyncsaver.restore import reader
@@ -21,6 +22,8 @@ from asyncsaver.save import background
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
+
+    from asyncsaver.layout.definitions import Definition
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -179,6 +182,22 @@ class Saver:
     def set_last_checkpoints_with_time(self, *args: Any, **kwargs: Any) -> None:  # noqa: D102 - as above
         self._saver.set_last_checkpoints_with_time(*args, **kwargs)
 
+    @functools.wraps(saver.Saver.to_proto)
+    def to_proto(self, export_scope: str | None = None) -> bytes | None:  # noqa: D102 - as above
+        return self._saver.to_proto(export_scope)
+
+    @functools.wraps(saver.Saver.encode_meta)
+    def encode_meta(self, *args: Any, **kwargs: Any) -> bytes:  # noqa: D102 - as above
+        return self._saver.encode_meta(*args, **kwargs)
+
+    @classmethod
+    def from_proto(
+        cls, saver_def: Definition, url: str | os.PathLike[str], import_scope: str | None = None, **options: Any
+    ) -> Self:
+        """See `asyncsaver.Saver.from_proto`."""
+        return cls(url, **options, saver_def=check_definition(saver_def, import_scope))
+
+    export_meta = _of_saver(saver.Saver.export_meta)
     recover_last_checkpoints = _of_saver(saver.Saver.recover_last_checkpoints)
     save = _of_saver(saver.Saver.save)
     restore = _of_saver(saver.Saver.restore)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Final, Self, SupportsIndex, cast
 
+from asyncsaver.aio.defaults import forget_default
 from asyncsaver.aio.guard import LoopGuard, guarded
 from asyncsaver.aio.meter import metered
 from asyncsaver.catalog.opening import open_root
-from asyncsaver.catalog.root import OnStats
+from asyncsaver.catalog.root import OnStats, Root
 from asyncsaver.errors import ReadOnlyError
 from asyncsaver.layout.contract import Layout
+from asyncsaver.layout.definitions import Definitions, check_definition, check_sidecar, overridden
 from asyncsaver.layout.last_checkpoints import LastCheckpoints
-from asyncsaver.layout.native import NativeLayout
+from asyncsaver.layout.opening import open_layout
 from asyncsaver.model.checkpoint import Checkpoint, Progress, check_metadata, encode_metrics
 from asyncsaver.model.config import DEFAULT_COMMIT_TIMEOUT, DEFAULT_MEMORY_BUDGET, DEFAULT_SHARD_BYTES, check_config
 from asyncsaver.model.names import check_step
@@ -26,6 +29,7 @@ from asyncsaver.model.rotation import Rotation
 from asyncsaver.model.select import Select
 from asyncsaver.prune.report import PruneReport, SweepReport
 from asyncsaver.prune.sweep import check_grace
+from asyncsaver.restore.opening import opened_save_path
 from asyncsaver.restore.reader import CheckpointReader
 from asyncsaver.restore.restore import restore_state
 from asyncsaver.restore.verify import VerifyReport
@@ -35,18 +39,25 @@ from asyncsaver.save.line import SaveSettings
 from asyncsaver.save.staging import Staging
 from asyncsaver.store.contract import Store
 from asyncsaver.store.retry import DEFAULT_RETRY_TIMEOUT
+from asyncsaver.variables import bind, restore_variables
 from asyncsaver.version import WRITER
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
+    from asyncsaver.layout.definitions import Definition
+
 log = logging.getLogger("asyncsaver")
 _DAY = 86400.0
+_NOTHING = cast("Checkpoint", None)  # only for who has allowed it: else every user of a type checker would have to ask
+_UNSET = cast("None", object())
+BOUND: Final = object()
+"""No state: what is saved are the variables that the saver is bound to."""
 Step = SupportsIndex | Callable[[], SupportsIndex] | None
 """What may name a checkpoint."""
 
 
-class Saver(LastCheckpoints):
+class Saver(LastCheckpoints, Definitions):
     """Saves checkpoints of a training run under one root, and restores them.
 
     One saver serves any number of coroutines of one event loop. Constructing does no I/O, and wrong arguments raise at once.
@@ -83,6 +94,13 @@ class Saver(LastCheckpoints):
             its first failure, or from when the store last answered any other, but no more than five times as long in all; 0 to
             send each once.
         progress: called on the event loop as saves and restores advance.
+        var_list: variables to be bound to: a dict of name → array, `Variable`, `Partitioned` or `Saveable`, or a list of what has
+            a name. `save` then takes no state, and `restore` fills them in place. Which they are is settled here.
+        allow_empty: accept that there are none: then nothing is saved, and `save` returns None.
+        restore_sequentially: restore bound variables one after another: it takes less memory, but is not all or nothing.
+        saver_def: the definition of a saver (`asyncsaver.tensorflow.SaverDef`, TensorFlow's own, or the bytes of one), which
+            overrides ``max_to_keep``, ``keep_checkpoint_every_n_hours``, and of TensorFlow's files ``write_version`` and
+            ``sharded``.
         write_version: of TensorFlow's files: "v2", or the deprecated "v1".
         sharded: whether V1 checkpoints may have several files.
         latest_filename: of TensorFlow's files: the name of the text file that lists checkpoints.
@@ -124,6 +142,10 @@ class Saver(LastCheckpoints):
         read_only: bool = False,
         commit_timeout: float = DEFAULT_COMMIT_TIMEOUT,
         retry_timeout: float = DEFAULT_RETRY_TIMEOUT,
+        var_list: Mapping[str, Any] | Collection[Any] | None = None,
+        allow_empty: bool = False,
+        restore_sequentially: bool = False,
+        saver_def: Definition | None = None,
         write_version: str = "v2",
         sharded: bool = False,
         latest_filename: str = "checkpoint",
@@ -133,6 +155,12 @@ class Saver(LastCheckpoints):
         on_stats: OnStats | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
+        self._definition = None if saver_def is None else check_definition(saver_def)
+        if self._definition is not None:
+            given = overridden(self._definition)
+            max_to_keep, keep_checkpoint_every_n_hours = given.max_to_keep, given.keep_checkpoint_every_n_hours
+            if format == "tensorflow":
+                write_version, sharded = given.write_version, given.sharded
         config = check_config(
             prefix=prefix,
             pad_step_number=pad_step_number,
@@ -162,9 +190,8 @@ class Saver(LastCheckpoints):
             run_id=run_id,
             coordinator=coordinator,
         )
-        self._root = open_root(
-            url,
-            config.naming,
+        self._open_root = partial(
+            open_root,
             storage_options=storage_options,
             filesystem=filesystem,
             engine=engine,
@@ -177,8 +204,12 @@ class Saver(LastCheckpoints):
             on_stats=on_stats,
             label=name,
         )
+        self._config = config
+        self._root = self._open_root(url, config.naming)
+        bound = var_list is not None or allow_empty
+        self._bound = bind(var_list, self._root.adapters, allow_empty=allow_empty) if bound else None
+        self._sequentially = restore_sequentially
         self._read_only = read_only
-        self._staging = Staging(self._root, config.memory_budget)
         self._background = BackgroundSaves()
         self._guard = LoopGuard(f"the saver of {self.url}")
         settings = SaveSettings(
@@ -190,7 +221,8 @@ class Saver(LastCheckpoints):
             saver=config.as_json,
             writer=WRITER,
         )
-        self._layout: Layout = NativeLayout(self._root, settings)
+        self._layout: Layout = open_layout(self._root, settings, config.tensorflow, url, filesystem)
+        self._staging = Staging(self._root, config.memory_budget, self._layout.describe)
 
     @property
     def url(self) -> str:
@@ -203,7 +235,7 @@ class Saver(LastCheckpoints):
     @guarded
     async def save(
         self,
-        state: Any,
+        state: Any = BOUND,
         step: Step = None,
         *,
         metrics: Mapping[str, float] | None = None,
@@ -211,6 +243,8 @@ class Saver(LastCheckpoints):
         overwrite: bool = False,
         pin: bool = False,
         write_state: bool = True,
+        write_meta: bytes | None = None,
+        meta_suffix: str = "meta",
     ) -> Checkpoint:
         """Save a state; returns once it is committed.
 
@@ -219,7 +253,7 @@ class Saver(LastCheckpoints):
 
         Args:
             state: nested dicts, lists, tuples, named tuples, dataclasses and objects with ``state_dict()``, of arrays, numbers,
-                strings, bytes and None.
+                strings, bytes and None. Left out where the saver is bound to variables.
             step: names the checkpoint: an integer, of NumPy too, or a function that gives one. Without a step each save replaces
                 the last one.
             metrics: numbers by name; `KeepBest` looks at them.
@@ -227,6 +261,8 @@ class Saver(LastCheckpoints):
             overwrite: replace the checkpoint of that step if there is one, atomically.
             pin: keep it whatever retention says, until `unpin`.
             write_state: False leaves the state file and all other checkpoints as they are: this one stays for good.
+            write_meta: of TensorFlow's files: a sidecar (`asyncsaver.tensorflow.Meta` as bytes, or any) that goes with them.
+            meta_suffix: what the sidecar's name ends in.
 
         Raises:
             InvalidStateError: the state, or a leaf of it, cannot be saved; nothing was written.
@@ -238,13 +274,23 @@ class Saver(LastCheckpoints):
             TypeError, ValueError: a wrong argument.
             Exception: the failure of an earlier background save that nobody has awaited.
         """
+        if self._has_nothing_to_save(state):
+            return _NOTHING
         request = self._request(
-            step, metrics, metadata, overwrite=overwrite, pin=pin, recorded=write_state, report=self._root.report
+            step,
+            metrics,
+            metadata,
+            overwrite=overwrite,
+            pin=pin,
+            recorded=write_state,
+            meta=write_meta,
+            meta_suffix=meta_suffix,
+            report=self._root.report,
         )
         ticket = self._layout.line.take_place(request.name)
         try:
             with metered():
-                staged, seconds = await self._staging.stage(state, request.step)
+                staged, seconds = await self._staging.stage(self._state(state), request.step)
                 return await self._layout.line.run(ticket, request, staged, seconds)
         finally:
             self._layout.line.leave_place(ticket)
@@ -252,7 +298,7 @@ class Saver(LastCheckpoints):
     @guarded
     async def save_in_background(
         self,
-        state: Any,
+        state: Any = BOUND,
         step: Step = None,
         *,
         metrics: Mapping[str, float] | None = None,
@@ -260,6 +306,8 @@ class Saver(LastCheckpoints):
         overwrite: bool = False,
         pin: bool = False,
         write_state: bool = True,
+        write_meta: bytes | None = None,
+        meta_suffix: str = "meta",
     ) -> PendingSave:
         """Save a state; returns as soon as it is copied and may change again.
 
@@ -276,13 +324,23 @@ class Saver(LastCheckpoints):
                 pending.update(progress)
             self._root.report(progress)
 
+        if self._has_nothing_to_save(state):
+            raise ValueError("there are no variables to save in the background")
         request = self._request(
-            step, metrics, metadata, overwrite=overwrite, pin=pin, recorded=write_state, report=report
+            step,
+            metrics,
+            metadata,
+            overwrite=overwrite,
+            pin=pin,
+            recorded=write_state,
+            meta=write_meta,
+            meta_suffix=meta_suffix,
+            report=report,
         )
         ticket = self._layout.line.take_place(request.name)
         with metered():  # the task, which outlives the block, goes on counting
             try:
-                staged, seconds, nbytes = await self._staging.snapshot(state, request.step, request.name)
+                staged, seconds, nbytes = await self._staging.snapshot(self._state(state), request.step, request.name)
             except BaseException:
                 self._layout.line.leave_place(ticket)
                 raise
@@ -307,6 +365,7 @@ class Saver(LastCheckpoints):
         *,
         step: int | None = None,
         checkpoint: Checkpoint | None = None,
+        save_path: str | os.PathLike[str] | Checkpoint | None = _UNSET,
         select: Select | None = None,
         dtype: Any = None,
         strict: bool = True,
@@ -320,6 +379,7 @@ class Saver(LastCheckpoints):
                 target's containers. Without it the result is made of dicts, lists, tuples, NumPy arrays and plain values.
             step: which checkpoint.
             checkpoint: which checkpoint, as `checkpoints` gave it.
+            save_path: which checkpoint, by its own path or URL, wherever it is and whoever wrote it; see `open_checkpoint`.
             select: only these leaves: a pattern (``"model.*"``), several, or a function of the name.
             dtype: cast floating tensors to this, or with ``"target"`` every tensor to its target's dtype.
             strict: whether leaves that only one side has are an error.
@@ -327,10 +387,10 @@ class Saver(LastCheckpoints):
             verify: compare every chunk with its checksum.
 
         Returns:
-            The state.
+            The state; None where bound variables were restored, in place.
 
         Raises:
-            CheckpointNotFoundError: there is none.
+            CheckpointNotFoundError: there is none. At ``save_path`` it is an `InvalidSavePathError`, which is a ValueError too.
             StructureMismatchError: the target does not fit; lists every difference, and nothing was assigned.
             CheckpointCorruptError: data are damaged, truncated or missing. Nothing was assigned, unless the state is larger
                 than ``memory_budget`` and goes straight into the target: the error then names what was being written.
@@ -342,17 +402,28 @@ class Saver(LastCheckpoints):
             raise TypeError(f"checkpoint must be a Checkpoint, not {type(checkpoint).__name__}; a step goes into step=")
         if isinstance(target, Checkpoint):
             raise TypeError("the target is what to restore into; which checkpoint to restore goes into checkpoint=")
+        if save_path is not _UNSET and (step is not None or checkpoint is not None):
+            raise ValueError("give a save_path, a step or a checkpoint, and one of them only")
+        options = {"select": select, "dtype": dtype, "strict": strict, "reshape": reshape, "verify": verify}
+        bound = self._bound if target is None else None
+        if bound is not None and bound.empty:
+            return None
+
+        async def restore(root: Root, reader: CheckpointReader) -> Any:
+            if bound is None:
+                return await reader.restore(target, **options)
+            return await restore_variables(root, reader, bound, sequentially=self._sequentially, **options)
+
+        if save_path is not _UNSET:
+            async with opened_save_path(save_path, self._open_root, self._root) as (root, find):
+                again = not isinstance(save_path, Checkpoint)
+                return await restore_state(root, find, partial(restore, root), again=again)
         number = None if step is None else check_step(step)
         return await restore_state(
             self._root,
             lambda: self._layout.source(number, checkpoint),
-            target,
+            partial(restore, self._root),
             again=checkpoint is None,
-            select=select,
-            dtype=dtype,
-            strict=strict,
-            reshape=reshape,
-            verify=verify,
         )
 
     @guarded
@@ -448,6 +519,7 @@ class Saver(LastCheckpoints):
             return
         self._guard.check()
         self._guard.closed = True
+        forget_default(self)
         try:
             await self._background.wait()
             await self._guard.wait_unused()
@@ -484,10 +556,18 @@ class Saver(LastCheckpoints):
         overwrite: bool,
         pin: bool,
         recorded: bool,
+        meta: bytes | None,
+        meta_suffix: str,
         report: Callable[[Progress], None],
     ) -> Request:
         self._check_writable()
         self._background.raise_unobserved()
+        if meta is not None:
+            if self._config.tensorflow is None:
+                raise ValueError(
+                    "write_meta is for format='tensorflow'; metadata= goes with a checkpoint of any format"
+                )
+            check_sidecar(meta, meta_suffix)
         given = step() if callable(step) else step
         number = None if given is None else check_step(given)
         return Request(
@@ -499,7 +579,23 @@ class Saver(LastCheckpoints):
             pin=pin,
             recorded=recorded,
             report=report,
+            meta=meta,
+            meta_suffix=meta_suffix,
         )
+
+    def _state(self, state: Any) -> Any:
+        """The state to save: what was given, or what the variables hold now."""
+        return state if self._bound is None else self._bound.state()
+
+    def _has_nothing_to_save(self, state: Any) -> bool:
+        """Whether there are no variables; raises where a state is missing, or one is too many."""
+        if self._bound is None:
+            if state is BOUND:
+                raise ValueError("give a state to save, or let the saver have variables (var_list=)")
+            return False
+        if state is not BOUND:
+            raise TypeError(f"{self!r} is bound to variables, and saves those: save takes no state")
+        return self._bound.empty
 
     async def _open(self, step: int | None) -> CheckpointReader:
         number = None if step is None else check_step(step)

@@ -37,6 +37,8 @@ class SaverConfig:
         commit_timeout: seconds for a commit that the store leaves unclear.
         retry_timeout: seconds in which a request that fails is sent again.
         as_json: what manifests keep of it.
+        max_to_keep: as given.
+        keep_checkpoint_every_n_hours: as given.
         manifest_format: see `Saver`.
         tensorflow: how TensorFlow's files are written; None where ours are.
     """
@@ -49,6 +51,8 @@ class SaverConfig:
     commit_timeout: float
     retry_timeout: float
     as_json: dict[str, Json]
+    max_to_keep: int | None = 5
+    keep_checkpoint_every_n_hours: float | None = None
     manifest_format: ManifestFormat = "json"
     tensorflow: TensorFlowConfig | None = None
 
@@ -135,6 +139,8 @@ def check_config(
         concurrency=concurrency,
         commit_timeout=float(commit_timeout),
         retry_timeout=float(retry_timeout),
+        max_to_keep=max_to_keep,
+        keep_checkpoint_every_n_hours=keep_checkpoint_every_n_hours,
         manifest_format="proto" if manifest_format == "proto" else "json",
         tensorflow=tensorflow,
         as_json={

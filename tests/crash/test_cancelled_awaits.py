@@ -45,7 +45,7 @@ def assert_idle(saver: Saver) -> None:
     assert not root.own_saves
     assert not root.in_use
     assert not saver._guard._uses
-    assert not saver._line._last_by_name
+    assert not saver._layout.line._last_by_name
     assert not saver._background._pending
 
 

@@ -65,11 +65,11 @@ def held_back() -> Callable[[Saver], AbstractAsyncContextManager[asyncio.Event]]
 
     @asynccontextmanager
     async def hold(saver: Saver) -> AsyncIterator[asyncio.Event]:
-        place = saver._line.take_place("an earlier save")
+        place = saver._layout.line.take_place("an earlier save")
         place.ended = arrival = _Arrival()
         try:
             yield arrival.reached
         finally:
-            saver._line.leave_place(place)
+            saver._layout.line.leave_place(place)
 
     return hold
