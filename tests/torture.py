@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file = Path(folder) / "figures.jsonl"
         file.touch()
         passed = run_tests(options.tests, rest, file, deadline)
-        fuzzed = run_fuzzing(options.fuzzing, file, deadline)
+        fuzzed = all(run_fuzzing(program, file, deadline) for program in options.fuzzing)
         figures = add_up(file.read_text().splitlines())
     table = table_of(figures)
     sys.stdout.write(f"\n{table}\n")
@@ -63,8 +63,9 @@ def _parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[st
     parser.add_argument(
         "--fuzzing",
         type=Path,
-        default=TESTS / "fuzz" / "atheris_native.py",
-        help="the program that fuzzes with atheris",
+        nargs="*",
+        default=sorted(TESTS.glob("fuzz/atheris_*.py")),
+        help="the programs that fuzz with atheris",
     )
     options, rest = parser.parse_known_args(arguments)
     return options, [argument for argument in rest if argument != "--"]
@@ -102,7 +103,7 @@ def run_fuzzing(program: Path, figures: Path, deadline: float) -> bool:
     seconds = int(min(FUZZING_SECONDS, deadline - time.monotonic()))
     if seconds <= 0:
         return True
-    command = [sys.executable, str(program), f"-max_total_time={seconds}"]
+    command = [sys.executable, "-W", "error", str(program), f"-max_total_time={seconds}"]
     return _run(command, {"ASYNCSAVER_FIGURES": str(figures)}, time.monotonic() + seconds + 120) == 0
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asyncsaver import Saver, Variable
+from asyncsaver import Saver, Variable, convert, open_checkpoint
 from asyncsaver.errors import AccessDeniedError, StoreError
+from asyncsaver.formats.tensorflow.bundle import decode_index
 from asyncsaver.model.leaves import Adapters
 from asyncsaver.store.registry import open_store
 from asyncsaver.tensorflow import get_checkpoint_state, update_checkpoint_state
@@ -19,10 +20,10 @@ from asyncsaver.variables import bind
 
 from ..variables.through import restore  # noqa: TID252 - test folders are no packages
 
-FORMATS = ("native",)
-DATA = {"native": "*.safetensors"}
-STATE_FILE = {"native": "checkpoint.json"}
-COMMIT = {"native": "*/manifest*.json"}
+FORMATS = ("native", "tensorflow")
+DATA = {"native": "*.safetensors", "tensorflow": "*.data-*"}
+STATE_FILE = {"native": "checkpoint.json", "tensorflow": "checkpoint"}
+COMMIT = {"native": "m-{}/manifest*.json", "tensorflow": ".asyncsaver/m-{}/manifest*.json"}
 STATE = {name: np.full(1000, number, np.float32) for number, name in enumerate("abcd")}
 WRITES = ("put", "put_parts", "create", "replace_if")
 every_format = pytest.mark.parametrize("kind", FORMATS)
@@ -33,8 +34,9 @@ def options(kind: str) -> dict[str, Any]:
 
 
 async def files(url: str) -> set[str]:
+    """All but our records beside TensorFlow's files, some of which outlive what they are about."""
     async with open_store(url) as store:
-        return {item.path for item in (await store.list("")).objects}
+        return {item.path for item in (await store.list("")).objects if not item.path.startswith(".asyncsaver/")}
 
 
 def places(operations: list[Operation], names: tuple[str, ...], path: str) -> list[int]:
@@ -117,9 +119,9 @@ async def test_item_060_data_before_commit_before_state_before_deletions(memory_
         assert [one.name for one in await saver.checkpoints()] == ["m-2"]
     done = store.operations[begin:]
     data = places(done, WRITES, DATA[kind])
-    commits = places(done, ("create",), COMMIT[kind].replace("*/", "m-2/"))
+    commits = places(done, ("create",), COMMIT[kind].format(2))
     states = places(done, WRITES, STATE_FILE[kind])
-    deletions = places(done, ("delete",), "m-1/*")
+    deletions = places(done, ("delete",), "m-1[./]*")
     assert data
     assert len(commits) == 1
     assert states
@@ -140,8 +142,8 @@ async def test_item_062_files_of_the_older_save_go_after_the_commit(memory_root:
     left = {path for path in await files(memory_root.url) if on("", DATA[kind])(Operation("", path, 1))}
     assert len(left) == 1
     assert not left & old
-    [commit] = places(store.operations, ("create",), COMMIT[kind])[:1]
-    deletions = [one.count for one in store.operations if one.name == "delete" and "m-1/" in one.path]
+    [commit] = places(store.operations, ("create",), COMMIT[kind].format(1))
+    deletions = places(store.operations, ("delete",), "m-1[./]*")
     assert deletions
     assert min(deletions) > commit
 
@@ -169,3 +171,58 @@ async def test_item_067_readers_see_one_state_or_the_other(tmp_path: Path) -> No
 
     await asyncio.gather(write(), look(), look())
     assert seen == {300, 1}
+
+
+@every_format
+async def test_item_044_a_save_gives_what_restores_it(memory_root: Any, kind: str) -> None:
+    """TensorFlow's returns the prefix; a converted checkpoint is one, too."""
+    url = memory_root.url
+    async with Saver(url, **options(kind)) as saver:
+        saved = await saver.save(STATE, step=7)
+    assert saved.url == f"{url}/m-7"
+    converted = await convert(saved.url, f"{url}/other/n-8", format="tensorflow")
+    assert converted.url == f"{url}/other/n-8"
+    assert f"{url}/other/n-8.index" in {f"{url}/{path}" for path in await files(url)}
+    for checkpoint in (saved, converted):
+        async with await open_checkpoint(checkpoint.url) as reader:
+            assert (await reader.read("b")).tolist() == STATE["b"].tolist()
+
+
+@every_format
+async def test_item_001_variables_or_a_state_but_not_both(memory_root: Any, kind: str) -> None:
+    """TensorFlow's way to be given both was to build later; here nothing is built later."""
+    async with Saver(memory_root.url, **options(kind), var_list={"a": np.ones(3)}) as saver:
+        with pytest.raises(TypeError, match="bound to variables"):
+            await saver.save(STATE, step=1)
+        assert await saver.checkpoints() == []
+        await saver.save(step=1)
+        assert [one.name for one in await saver.checkpoints()] == ["m-1"]
+
+
+@pytest.mark.parametrize("shards", [4, 1])
+async def test_items_031_and_032_data_files_then_one_index(memory_root: Any, shards: int) -> None:
+    """The protocol is the same for one data file as for many: data, a merged index, and nothing temporary is left."""
+    store = FaultyStore(open_store(memory_root.url))
+    async with Saver(store, **{**options("tensorflow"), "shard_bytes": 16_000 // shards}) as saver:
+        await saver.save(STATE, step=1)
+    data = {f"m-1.data-{shard:05d}-of-{shards:05d}" for shard in range(shards)}
+    assert await files(memory_root.url) == {*data, "m-1.index", "checkpoint"}
+    [index] = places(store.operations, ("create",), "m-1.index")
+    assert max(places(store.operations, WRITES, "m-1.data-*")) < index
+    async with open_store(memory_root.url) as plain:
+        merged = decode_index((await plain.get("m-1.index")).data, "m-1.index")
+    assert merged.shards == shards
+    assert list(merged.entries) == list(STATE)
+    assert {entry.shard for entry in merged.entries.values()} == set(range(shards))
+
+
+async def test_item_058_a_sidecar_is_written_only_when_there_is_one(memory_root: Any) -> None:
+    async with Saver(memory_root.url, **options("tensorflow")) as saver:
+        await saver.save(STATE, step=1)
+        assert not [path for path in await files(memory_root.url) if path.endswith(".meta")]
+        await saver.save(STATE, step=2, write_meta=b"a graph")
+        await saver.save(STATE, step=3, write_meta=b"")
+    async with open_store(memory_root.url) as store:
+        assert (await store.get("m-2.meta")).data == b"a graph"
+        assert (await store.get("m-3.meta")).data == b""
+    assert "m-1.meta" not in await files(memory_root.url)

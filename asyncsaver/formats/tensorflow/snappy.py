@@ -7,6 +7,7 @@ from asyncsaver.formats.tensorflow.varint import read_varint
 
 EXPANSION = 22
 """No byte of snappy stands for more: a copy of 64 bytes takes three."""
+_LARGEST = 2**32 - 1  # as the format has it
 
 
 def decompress(data: bytes | memoryview) -> bytes:
@@ -17,7 +18,7 @@ def decompress(data: bytes | memoryview) -> bytes:
         ImportError: cramjam is not installed.
     """
     size, _ = read_varint(data, 0)
-    if size > EXPANSION * len(data):
+    if size > min(EXPANSION * len(data), _LARGEST):
         raise CheckpointCorruptError(f"{len(data)} bytes of snappy cannot be {size}")
     try:
         import cramjam  # noqa: PLC0415 - hardly ever needed

@@ -32,8 +32,12 @@ def describe_v2(data: bytes, prefix: str, sizes: Mapping[str, int]) -> Foreign:
     Raises:
         ManifestError: the index is damaged as a whole.
     """
-    where = index_path(prefix)
-    return _Bundle(decode_index(data, where), prefix, sizes).describe(where)
+    return describe_index(decode_index(data, index_path(prefix)), prefix, sizes)
+
+
+def describe_index(index: Index, prefix: str, sizes: Mapping[str, int]) -> Foreign:
+    """As `describe_v2`, of an index that is decoded already."""
+    return _Bundle(index, prefix, sizes).describe(index_path(prefix))
 
 
 class _Bundle:
