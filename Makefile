@@ -14,6 +14,9 @@ BIN := $(VENV)/bin
 # Twice quiet: errors only.
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 TORCH ?= torch==2.13.0
+# TensorFlow wants other versions of many packages than the rest. Its tests have a conftest.py of their own only: that of the
+# others needs what "dev" brings.
+ORACLE ?= .venv-tensorflow
 ARGS ?=
 
 # The first interpreter that is new enough.
@@ -70,6 +73,10 @@ bench-peers: $(VENV)/.bench ## Install what is heavy to compare with: PyTorch, s
 	$(PIP) install '$(TORCH)'
 	$(PIP) install --editable '.[bench-boto3,bench-orbax,bench-tensorstore,bench-torch]' '$(TORCH)'
 
+.PHONY: bench-tensorflow
+bench-tensorflow: $(ORACLE)/.bench ## Measure TensorFlow's files, written and read by TensorFlow and by us, in its environment
+	$(ORACLE)/bin/python benchmarks/bench.py --only tensorflow $(ARGS)
+
 .PHONY: bench-scale
 bench-scale: $(VENV)/.dev ## Measure how the cost grows with the number of tensors, ranks and checkpoints (ARGS=--write)
 	$(BIN)/python benchmarks/scale.py $(ARGS)
@@ -80,6 +87,10 @@ test-torch: $(VENV)/.dev ## Install PyTorch, then run the tests that need it
 	$(PIP) install '$(TORCH)'
 	$(BIN)/python -m pytest -q tests/frameworks $(ARGS)
 
+.PHONY: tensorflow-oracle
+tensorflow-oracle: $(ORACLE)/.oracle ## Real TensorFlow reads what we write, and we what it writes (installs it, apart from the rest)
+	$(ORACLE)/bin/python -m pytest -q --confcutdir=tests/oracle tests/oracle $(ARGS)
+
 ##@ Tidy up
 
 .PHONY: clean
@@ -88,8 +99,8 @@ clean: ## Remove caches, reports and build output
 	find asyncsaver backends benchmarks examples tests -type d -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: distclean
-distclean: clean ## Also remove the virtual environment and the test servers
-	rm -rf $(VENV) .servers
+distclean: clean ## Also remove the virtual environments and the test servers
+	rm -rf $(VENV) $(ORACLE) .servers
 
 .PHONY: help
 help: ## List the targets
@@ -100,11 +111,11 @@ help: ## List the targets
 
 # --- the virtual environment ---------------------------------------------------------------------------
 
-$(BIN)/pip:
+$(BIN)/pip $(ORACLE)/bin/pip:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python" >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is not Python 3.11 or newer: make PYTHON=/path/to/python" >&2; exit 1; }
-	"$(PYTHON)" -m venv $(VENV)
+	"$(PYTHON)" -m venv $(@:/bin/pip=)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/pip
 	$(PIP) install --editable '.[demo]'
@@ -113,6 +124,14 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/pip
 # boto3 comes with "dev".
 $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) install --editable '.[bench]'
+	@touch $@
+
+$(ORACLE)/.oracle: pyproject.toml | $(ORACLE)/bin/pip
+	$(ORACLE)/bin/python -m pip -qq --disable-pip-version-check install --editable '.[oracle]'
+	@touch $@
+
+$(ORACLE)/.bench: $(ORACLE)/.oracle
+	$(ORACLE)/bin/python -m pip -qq --disable-pip-version-check install --editable '.[bench]'
 	@touch $@
 
 # "dev" includes "demo".

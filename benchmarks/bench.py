@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import report
 from charts import draw
@@ -110,11 +108,10 @@ def _taking_part(scenario: Scenario, results: Results, wanted: str | None) -> li
 
 
 def _measure(scenario: Scenario, peer: str, turn: Turns, results: Results, timeout: float) -> None:
-    """One round of one peer: a process that saves, another one that restores, and nothing left of it."""
-    whats: Sequence[Literal["save", "restore"]] = ("save",) if scenario.saves_only else ("save", "restore")
+    """One round of one peer: a process that saves, others that restore, and nothing left of it."""
     try:
         with turn() as place:
-            for what in whats:
+            for what in scenario.whats:
                 job = Job(peer, what, place, scenario.shape, scenario.rehearsals)
                 results.add(scenario.name, peer, what, in_a_process(WORKER, job.as_json(), timeout=timeout))
     except (UnavailableError, FailedError) as error:

@@ -99,6 +99,16 @@ def _status(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
+def warm_caches(folder: Path) -> None:
+    """Let the system read the files below a folder, so that it holds them."""
+    buffer = bytearray(2**20)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
+
+
 def drop_caches(folder: Path) -> None:
     """Let the system forget what it holds of the files below a folder, so that they are read from the disk."""
     os.sync()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from peers.contract import What
 from peers.listing import CLOUD_REQUESTS
 from states import Shape
 
@@ -39,6 +40,7 @@ DISK_PEERS = (
     "torch.save + fsync",
     "Orbax",
 )
+TENSORFLOW_PEERS = ("asyncsaver, TensorFlow's files", "tf.train.Saver", "tf.train.Checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Scenario:
         peers: who takes part.
         latency_ms: of the endpoint.
         bandwidth_mb: of each connection to it.
-        saves_only: nothing is restored.
+        whats: what is measured, in this order.
         rehearsals: unmeasured saves before the measured one.
     """
 
@@ -64,7 +66,7 @@ class Scenario:
     peers: Sequence[str]
     latency_ms: float = 0
     bandwidth_mb: float = 0
-    saves_only: bool = False
+    whats: Sequence[What] = ("save", "restore")
     rehearsals: int = 0
 
 
@@ -104,6 +106,14 @@ def scenarios(mib: int) -> Sequence[Scenario]:
         Scenario("azure", f"Azure, Azurite on loopback: {cloud_size}", "az", cloud, AZURE_PEERS),
         Scenario("disk", f"Local disk, durable; restore with a cold cache: {size}", "disk", usual, DISK_PEERS),
         Scenario(
+            "tensorflow",
+            f"TensorFlow's files on a local disk; only ours are durable: {size}",
+            "disk",
+            usual,
+            TENSORFLOW_PEERS,
+            whats=("save", "restore", "restore, warm"),
+        ),
+        Scenario(
             "memory-s3",
             f"Memory: {large_size}, budget 256 MiB, S3 on loopback",
             "s3",
@@ -117,7 +127,7 @@ def scenarios(mib: int) -> Sequence[Scenario]:
             "memory",
             usual,
             ("np.copyto", "np.copyto, fresh memory", "asyncsaver, staging"),
-            saves_only=True,
+            whats=("save",),
             rehearsals=1,
         ),
         *small,

@@ -13,6 +13,7 @@ SLOW, LOOP, DISK = "s3-slow", "s3", "disk"
 GCS, AZURE, FSSPEC_ENGINE = "gcs", "azure", "asyncsaver, fsspec"
 OBSTORE, RAW_DISK = "obstore, ", "raw O_DIRECT, 4 threads"
 GCSFS, ADLFS = "gcsfs _pipe_file, ", "adlfs _pipe_file, "
+TENSORFLOW, OUR_TENSORFLOW = "tensorflow", "asyncsaver, TensorFlow's files"
 FSSPEC, CONNECTOR, S3FS = "DCP FsspecWriter", "DCP s3torchconnector", "s3fs _pipe_file, 16 at once"
 
 
@@ -84,6 +85,10 @@ class Targets:
         for scenario, peer in ((GCS, GCSFS), (AZURE, ADLFS)):
             for what in ("save", "restore"):
                 yield self._times(scenario, what, peer, 0.9, FSSPEC_ENGINE)
+        for peer in ("tf.train.Saver", "tf.train.Checkpoint"):
+            for what in ("save", "restore", "restore, warm"):
+                yield self._times(TENSORFLOW, what, peer, 1, OUR_TENSORFLOW)
+                yield self._half_of_the_memory(TENSORFLOW, what, peer, OUR_TENSORFLOW)
 
     def _times(self, scenario: str, what: str, peer: str, factor: float, subject: str = "") -> Verdict:
         """How many times as fast as a peer, or as the fastest of those whose name begins with ``peer``, ours or another is."""
@@ -134,6 +139,14 @@ class Targets:
         if used is None:
             return Verdict(subject, wanted)
         return Verdict(subject, wanted, f"{used / MIB:.0f} MiB", used <= 300 * MIB)
+
+    def _half_of_the_memory(self, scenario: str, what: str, peer: str, subject: str) -> Verdict:
+        title, wanted = f"{scenario}: extra memory of a {what} against {peer}", "< 0.5x"
+        ours = self.results.median(scenario, subject, what, "memory")
+        theirs = self.results.median(scenario, peer, what, "memory")
+        if ours is None or theirs is None:
+            return Verdict(title, wanted)
+        return Verdict(title, wanted, f"{ours / MIB:.0f} of {theirs / MIB:.0f} MiB", ours < theirs / 2)
 
     def _staging(self) -> Verdict:
         subject, wanted = "staging of a background save against np.copyto", "≤ 1.25x its time"

@@ -7,11 +7,11 @@ import json
 import os
 import sys
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import s3_endpoint
-from measure import drop_caches, measured
-from peers.contract import Peer, Place
+from measure import drop_caches, measured, warm_caches
+from peers.contract import Peer, Place, What
 from peers.listing import PEERS
 from states import Shape
 
@@ -29,7 +29,7 @@ class Job:
     """
 
     peer: str
-    what: Literal["save", "restore"]
+    what: What
     place: Place
     shape: Shape
     rehearsals: int = 0
@@ -73,7 +73,7 @@ async def _restore(job: Job, peer: Peer) -> dict[str, Any]:
     target = job.shape.target()
     await peer.prepare_restore(target)
     if job.place.kind == "disk":
-        drop_caches(job.place.path)
+        (warm_caches if job.what == "restore, warm" else drop_caches)(job.place.path)
     elif job.place.kind == "memory":  # it is empty in every process
         await peer.prepare_save({})
         await peer.save(job.shape.state())

@@ -9,11 +9,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 State = Mapping[str, "np.ndarray[Any, np.dtype[Any]]"]
+What = Literal["save", "restore", "restore, warm"]
+"""What is measured; a disk's cache is cold before a restore, unless it says otherwise."""
+
 BUCKET = "bench"
 REGION = "us-east-1"
 T = TypeVar("T")

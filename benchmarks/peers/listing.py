@@ -79,6 +79,11 @@ PEERS: Mapping[str, Entry] = {
     "safetensors + obstore": Entry("plain_safetensors:SafetensorsObject", ("safetensors", "obstore")),
     "torch.save + fsync": Entry("plain_torch:TorchFile", ("torch",), "bench-torch"),
     "torch.save + obstore": Entry("plain_torch:TorchObject", ("torch", "obstore"), "bench-torch"),
+    "asyncsaver, TensorFlow's files": Entry(
+        "own:AsyncSaver", ("google.protobuf",), "tensorflow", {"format": "tensorflow"}
+    ),
+    "tf.train.Saver": Entry("tensorflow_files:TrainSaver", ("tensorflow",), "oracle"),
+    "tf.train.Checkpoint": Entry("tensorflow_files:TrainCheckpoint", ("tensorflow",), "oracle"),
     "Orbax": Entry("orbax:Orbax", ("orbax", "jax"), "bench-orbax"),
     "raw O_DIRECT, 4 threads": Entry("direct_io:DirectIO", options={"threads": 4}),
 }

@@ -17,18 +17,25 @@ class AsyncSaver(Peer):
         place: where to.
         engine: as for `Saver`.
         memory_budget: in MiB; None for the default.
+        format: as for `Saver`.
         background: whether a save counts as done when the state is staged.
     """
 
     def __init__(
-        self, place: Place, *, engine: str = "auto", memory_budget: int | None = None, background: bool = False
+        self,
+        place: Place,
+        *,
+        engine: str = "auto",
+        memory_budget: int | None = None,
+        background: bool = False,
+        format: str = "native",  # noqa: A002 - as `Saver` calls it
     ) -> None:
         super().__init__(place)
         self._background = background
         self._pending: PendingSave | None = None
         self._last: Checkpoint | None = None
         self._step = 0
-        options: dict[str, Any] = {"engine": engine, "max_to_keep": 2}
+        options: dict[str, Any] = {"engine": engine, "format": format, "max_to_keep": 2}
         if memory_budget is not None:
             options["memory_budget"] = memory_budget * 2**20
         self._saver = Saver(place.url, storage_options=place.storage_options, **options)

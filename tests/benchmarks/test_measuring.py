@@ -9,7 +9,7 @@ import pytest
 import measure
 import worker
 from measure import measured
-from peers.contract import Place
+from peers.contract import Place, What
 from processes import FailedError, in_a_process
 from states import Shape
 from worker import Job
@@ -51,7 +51,8 @@ def test_a_state_that_came_back_changed_is_noticed() -> None:
 
 def test_a_peer_is_measured_in_a_process_of_its_own(tmp_path: Path) -> None:
     place = Place("disk", folder=str(tmp_path))
-    for what in ("save", "restore"):
+    whats: tuple[What, ...] = ("save", "restore", "restore, warm")
+    for what in whats:
         job = Job("asyncsaver", what, place, Shape(3, 64))
         found = in_a_process(WORKER, job.as_json(), timeout=100)
         assert found.keys() >= {"seconds", "cpu", "memory", "stall", "requests"}

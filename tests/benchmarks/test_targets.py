@@ -98,3 +98,18 @@ def test_requests_of_a_save(requests: dict[str, int], met: bool) -> None:
     results = Results()
     results.add("s3", OURS, "save", sample(requests=requests))
     assert judged(results, "s3: requests of a save").met is met
+
+
+@pytest.mark.parametrize("peer", ["tf.train.Saver", "tf.train.Checkpoint"])
+@pytest.mark.parametrize("what", ["save", "restore", "restore, warm"])
+@pytest.mark.parametrize(("mib", "met"), [(99, True), (100, False)])
+def test_each_saver_of_tensorflow_is_held_against_ours_of_the_same_files(
+    peer: str, what: str, mib: int, met: bool
+) -> None:
+    results = Results()
+    results.add("tensorflow", "asyncsaver, TensorFlow's files", what, sample(2.0, memory=mib * MIB))
+    results.add("tensorflow", OURS, what, sample(0.1))
+    results.add("tensorflow", peer, what, sample(2.0, memory=200 * MIB))
+    assert judged(results, f"tensorflow: {what} against {peer}").met is True
+    memory = judged(results, f"tensorflow: extra memory of a {what} against {peer}")
+    assert (memory.found, memory.met) == (f"{mib} of 200 MiB", met)
