@@ -78,7 +78,7 @@ class Rotation(RetentionPolicy):
 
 def check_times(pairs: object) -> list[tuple[str, float]]:
     """Paths and times as a list of their own; raises `TypeError` or `ValueError` for what is no list of pairs."""
-    if not isinstance(pairs, (list, tuple)):
+    if not isinstance(pairs, Sequence) or isinstance(pairs, (str, bytes)):
         raise TypeError(f"a list of (path, time) is needed, not {type(pairs).__name__}")
     checked: list[tuple[str, float]] = []
     for pair in pairs:
@@ -95,7 +95,7 @@ def check_times(pairs: object) -> list[tuple[str, float]]:
 
 def check_paths(paths: object) -> list[str]:
     """Paths as a list of their own; raises `TypeError` for what is no list of them."""
-    if not isinstance(paths, (list, tuple)):
+    if not isinstance(paths, Sequence) or isinstance(paths, (str, bytes)):
         raise TypeError(f"a list of paths is needed, not {type(paths).__name__}")
     return [os.fspath(path) for path in paths]
 

@@ -113,7 +113,7 @@ async def test_a_saver_of_tensorflow_that_recovers_nothing_forgets_ours_and_dele
 async def test_we_recover_what_tensorflow_has_listed(tmp_path: Path) -> None:
     save_theirs(tmp_path, range(1, 4))
     async with saver(tmp_path) as saving:
-        await saving.recover_last_checkpoints([*train.get_checkpoint_state(str(tmp_path)).all_model_checkpoint_paths])
+        await saving.recover_last_checkpoints(train.get_checkpoint_state(str(tmp_path)).all_model_checkpoint_paths)
         assert [Path(path).name for path in saving.last_checkpoints] == ["m-1", "m-2", "m-3"]
         await saving.save({"w": STATE["w"] + np.float32(4)}, step=4)
     assert named(tmp_path)[-1] == "m-4"
