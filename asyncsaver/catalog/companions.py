@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from asyncsaver.model.catalog import Catalog
 from asyncsaver.model.statefile import Entry
 
 
@@ -20,11 +21,34 @@ class Companions(Protocol):
         """
         ...
 
-    async def announce(self, staying: Sequence[Entry], last_preserved: datetime | None) -> None:
+    async def recover(self, catalog: Catalog, *, dry_run: bool = False) -> Collection[str]:
+        """Publish what was committed and never published, as far as that is known of what was just listed.
+
+        Args:
+            catalog: of the root.
+            dry_run: only look.
+
+        Returns:
+            Names of checkpoints whose companions somebody else has deleted, so that there is nothing left of them.
+
+        Raises:
+            StoreError: some is not published yet.
+        """
+        ...
+
+    async def announce(
+        self,
+        staying: Sequence[Entry],
+        leaving: Collection[str],
+        gone: Collection[str],
+        last_preserved: datetime | None,
+    ) -> None:
         """Let others know which checkpoints there are, before those that do not stay are deleted.
 
         Args:
             staying: all that retention goes on deciding about, oldest first, and the newest at the end.
+            leaving: names of all others that are committed: kept for good, or about to be deleted.
+            gone: names of those that were deleted.
             last_preserved: when the last one was kept for good.
 
         Raises:
@@ -41,5 +65,5 @@ class Companions(Protocol):
         ...
 
     async def purge(self, grace: timedelta) -> None:
-        """Abort uploads outside that have been quiet for longer; see `Store.purge`."""
+        """Remove what dead clients have left outside, and has been quiet for longer; see `Store.purge`."""
         ...

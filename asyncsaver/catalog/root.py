@@ -52,6 +52,7 @@ class Root:
         store_time: the latest time seen on the store's clock, UTC; None until something was listed.
         label: what the user calls the saver, for logs and figures.
         companions: of the checkpoints; None where all of a checkpoint lies in its folder.
+        home: where users find the checkpoints, if that is not where their records are.
     """
 
     store: Store
@@ -71,6 +72,7 @@ class Root:
     store_time: datetime | None = None
     label: str | None = None
     companions: Companions | None = None
+    home: str | None = None
     reader: CatalogReader = field(init=False)
     _state: StateWriter = field(init=False)
 
@@ -78,6 +80,11 @@ class Root:
         rng = random.Random(self.random_bits(64))  # noqa: S311 - spreads load, guards nothing
         self.reader = CatalogReader(self.store, self.naming, self.threads, self.manifest_format)
         self._state = StateWriter(self.store, self.reader, self.threads, rng)
+
+    @property
+    def url(self) -> str:
+        """What the URLs of its checkpoints begin with."""
+        return self.home or self.store.url
 
     def now(self) -> datetime:
         """The time by `clock`, UTC."""

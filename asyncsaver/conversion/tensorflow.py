@@ -12,7 +12,8 @@ from asyncsaver.formats.tensorflow.naming import step_of
 from asyncsaver.model.checkpoint import Checkpoint
 from asyncsaver.restore.source import Source
 from asyncsaver.save.stage import check_fits
-from asyncsaver.save.tensorflow import Bundle, TensorFlowWriter
+from asyncsaver.save.tensorflow import TensorFlowWriter
+from asyncsaver.save.tensorflow_data import Bundle
 
 
 async def write(root: Root, source: Source, chosen: Chosen, to: Root, conversion: Conversion) -> Checkpoint:

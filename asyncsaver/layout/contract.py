@@ -11,6 +11,7 @@ from asyncsaver.model.checkpoint import Checkpoint
 from asyncsaver.prune.report import PruneReport, SweepReport
 from asyncsaver.restore.source import Source
 from asyncsaver.save.line import SaveLine
+from asyncsaver.save.stage import Stage
 
 
 class Layout(ABC):
@@ -19,10 +20,12 @@ class Layout(ABC):
     Attributes:
         root: where tensors are read and written.
         line: of the saves that are on their way.
+        describe: says what is to be written of a state.
     """
 
     root: Root
     line: SaveLine
+    describe: Stage
 
     @abstractmethod
     async def source(self, step: int | None, checkpoint: Checkpoint | None = None) -> Source:

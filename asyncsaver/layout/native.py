@@ -15,6 +15,7 @@ from asyncsaver.prune.sweep import sweep_root
 from asyncsaver.restore.find import find, find_latest, find_step
 from asyncsaver.restore.source import Source, own_source
 from asyncsaver.save.line import SaveLine, SaveSettings
+from asyncsaver.save.stage import stage
 
 
 class NativeLayout(Layout):
@@ -28,6 +29,7 @@ class NativeLayout(Layout):
     def __init__(self, root: Root, settings: SaveSettings) -> None:
         self.root = root
         self.line = SaveLine(root, settings)
+        self.describe = stage
 
     async def source(self, step: int | None, checkpoint: Checkpoint | None = None) -> Source:
         """See `Layout`."""

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from asyncsaver.model.names import PINNED_MARKER, PRESERVED_MARKER, Naming, is_save_id, parse_slot
+from asyncsaver.model.names import PINNED_MARKER, PRESERVED_MARKER, Naming, is_save_id, parse_claim, parse_slot
 from asyncsaver.model.statefile import Entry
 
 
@@ -46,6 +46,7 @@ class Folder:
         step: None where it has none.
         slots: slot → object.
         saves: save id → what that attempt wrote.
+        claims: claims to names of files outside of it, by number; see `claim_filename`.
         pinned: a pin stands here.
         preserved: a mark stands here that retention keeps it for good.
     """
@@ -54,6 +55,7 @@ class Folder:
     step: int | None
     slots: dict[int, Listed] = field(default_factory=dict)
     saves: dict[str, list[Listed]] = field(default_factory=dict)
+    claims: dict[int, Listed] = field(default_factory=dict)
     pinned: bool = False
     preserved: bool = False
 
@@ -83,6 +85,8 @@ def sort_into_folders(objects: Iterable[Listed], naming: Naming) -> dict[str, Fo
             folder.pinned = True
         elif first == PRESERVED_MARKER:
             folder.preserved = True
+        elif (number := parse_claim(first)) is not None:
+            folder.claims[number] = item
     return folders
 
 

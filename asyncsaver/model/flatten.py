@@ -26,6 +26,9 @@ BARE_NAME = "state"
 
 _RESERVED = "__metadata__"
 
+_STRINGS = frozenset("OSU")
+"""What NumPy calls kinds of dtypes that may be strings."""
+
 _PAIRED = frozenset(["items", "ordereddict", "defaultdict"])
 _POSITIONAL = frozenset(["list", "tuple"])
 _TYPED = frozenset(["namedtuple", "dataclass"])
@@ -56,30 +59,42 @@ class TensorLeaf(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class FlatState:
-    """A state as its tree (JSON) and the tensors that the tree names, in the state's order."""
+    """A state as its tree (JSON) and the tensors that the tree names, in the state's order.
+
+    Attributes:
+        values: name and value of each leaf that is a plain value or a scalar of NumPy's, which the tree holds.
+    """
 
     tree: Node
     tensors: tuple[TensorLeaf, ...]
+    values: tuple[tuple[str, Any], ...] = ()
 
 
-def flatten(state: object, adapters: Adapters) -> FlatState:
+def flatten(state: object, adapters: Adapters, *, strings: bool = False) -> FlatState:
     """Describe a state.
 
     Takes a few microseconds a leaf, and calls ``state_dict()`` of the objects in it.
+
+    Args:
+        state: the state.
+        adapters: for its arrays.
+        strings: take arrays of strings or of Python objects as well, as they are, with as many bytes as they have in memory.
 
     Raises:
         UnsupportedLeafError: a leaf or a key is of a type that cannot be saved. A `TypeError`.
         InvalidStateError: a cycle, nesting deeper than `MAX_DEPTH`, two leaves with one name, or a reserved name. A
             `ValueError`.
     """
-    flattening = _Flattening(adapters)
+    flattening = _Flattening(adapters, strings=strings)
     tree = flattening.node(state, None, None)
-    return FlatState(tree, tuple(flattening.tensors))
+    return FlatState(tree, tuple(flattening.tensors), tuple(flattening.values))
 
 
 class _Flattening:
-    def __init__(self, adapters: Adapters) -> None:
+    def __init__(self, adapters: Adapters, *, strings: bool) -> None:
         self.tensors: list[TensorLeaf] = []
+        self.values: list[tuple[str, Any]] = []
+        self._strings = strings
         self._adapters = adapters
         self._names: dict[str, _Path] = {}
         self._open = OpenContainers()
@@ -93,6 +108,7 @@ class _Flattening:
                 data = np.frombuffer(value, np.uint8)
                 self.tensors.append(TensorLeaf(leaf, data.dtype, data.shape, data.nbytes, "numpy", data))
                 return {"blob": leaf}
+            self.values.append((leaf, value))
             return encode(value)
         adapter = self._adapters.find(value)
         if adapter is not None:
@@ -149,7 +165,8 @@ class _Flattening:
             spec = adapter.describe(value)
             dtype = self._stored.get(spec.dtype)
             if dtype is None:
-                dtype_name(spec.dtype)  # raises for what cannot be stored
+                if not (self._strings and spec.dtype.kind in _STRINGS):
+                    dtype_name(spec.dtype)  # raises for what cannot be stored
                 dtype = self._stored[spec.dtype] = storage_order(spec.dtype)
         except UnsupportedLeafError as exc:
             raise UnsupportedLeafError(f"{name}: {exc}") from exc
@@ -158,6 +175,7 @@ class _Flattening:
         return {"tensor": name} if kind == "numpy" else {"tensor": name, "kind": kind}
 
     def _scalar(self, value: np.generic, name: str) -> Node:
+        self.values.append((name, value))
         try:
             return encode_scalar(value)
         except UnsupportedLeafError as exc:

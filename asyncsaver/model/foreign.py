@@ -17,6 +17,10 @@ STRING = "string"
 """`TensorEntry.dtype` of tensors whose elements are `bytes`."""
 
 
+GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
+"""The tensor, a string, in which a checkpoint of ``tf.train.Checkpoint`` has its object graph."""
+
+
 class Encoding(Protocol):
     """How the bytes of a chunk stand on storage where they are not the elements, little-endian, in C order."""
 

@@ -19,6 +19,7 @@ MAX_STEP = 2**63 - 1
 
 _STATE_FILES = {STATE_FILE, PROTO_STATE_FILE}
 _SLOT = re.compile(r"manifest(?:-([0-9]{4,9}))?\.json")
+_CLAIM = re.compile(r"files-([0-9]{5})\.json")
 _SAVE_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{16}")
 _PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._=+@-]{0,99}")
 
@@ -105,6 +106,17 @@ def parse_slot(filename: str) -> int | None:
         return 0
     slot = int(match[1])
     return slot if slot > 0 and f"{slot:04d}" == match[1] else None
+
+
+def claim_filename(number: int) -> str:
+    """The name of a claim to names of files outside of a checkpoint's folder, of which there may be several sets."""
+    return f"files-{number:05d}.json"
+
+
+def parse_claim(filename: str) -> int | None:
+    """The number of which a file name is `claim_filename`; None for other files."""
+    match = _CLAIM.fullmatch(filename)
+    return None if match is None else int(match[1])
 
 
 def new_save_id(now: float, random_bits: int) -> str:

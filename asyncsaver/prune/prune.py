@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -58,6 +58,9 @@ async def prune_root(
         dry_run: only say what would be done; writes nothing.
     """
     catalog = await root.load()
+    lost: Collection[str] = ()
+    if root.companions is not None:
+        lost = await root.companions.recover(catalog, dry_run=dry_run)
     if not dry_run:
         root.saw_store_time([await store_time(root)])
     late = root.store_time or root.now()
@@ -69,11 +72,17 @@ async def prune_root(
         state = change(StateFile(entries=catalog.entries, last_preserved=catalog.last_preserved))
     else:
         state = await root.update_state(change)
-    return await prune_entries(root, policy, state, writer=writer, dry_run=dry_run)
+    return await prune_entries(root, policy, state, writer=writer, dry_run=dry_run, lost=lost)
 
 
 async def prune_entries(
-    root: Root, policy: RetentionPolicy, state: StateFile, *, writer: str, dry_run: bool = False
+    root: Root,
+    policy: RetentionPolicy,
+    state: StateFile,
+    *,
+    writer: str,
+    dry_run: bool = False,
+    lost: Collection[str] = (),
 ) -> PruneReport:
     """Decide on the checkpoints that a state lists, and delete those that are not kept.
 
@@ -85,12 +94,15 @@ async def prune_entries(
         state: as read from, or checked against, the store. Checkpoints that it does not list stay.
         writer: goes into tombstones.
         dry_run: only say what would be done.
+        lost: names of checkpoints of which nothing but the record is left.
 
     Raises:
         StoreError: the store cannot be reached at all. What could not be deleted is in the report.
     """
     found = sort_entries(state.entries)
-    verdict = decide(found.checkpoints, policy, last_preserved=state.last_preserved, in_use=root.in_use)
+    gone = [entry for entry in found.checkpoints if entry.name in lost]
+    there = [entry for entry in found.checkpoints if entry.name not in lost]
+    verdict = decide(there, policy, last_preserved=state.last_preserved, in_use=root.in_use)
     replaced = [entry for entry in found.superseded if entry.name not in root.in_use]
     changes = Changes()
     if not dry_run:
@@ -98,7 +110,7 @@ async def prune_entries(
         changes.seen = standing
         replaced += _unlisted(standing.values(), found)
         if any(folder.folder.pinned or folder.folder.preserved for folder in standing.values()):
-            marked = [_with_marks(entry, standing.get(entry.name)) for entry in found.checkpoints]
+            marked = [_with_marks(entry, standing.get(entry.name)) for entry in there]
             verdict = decide(marked, policy, last_preserved=state.last_preserved, in_use=root.in_use)
         going = [one.entry for one in verdict.decisions if not one.keep and one.entry.name in standing]
         for decision in verdict.decisions:
@@ -107,9 +119,12 @@ async def prune_entries(
                 await root.store.put(f"{decision.entry.name}/{PRESERVED_MARKER}", b"{}")
                 changes.entries[decision.entry.path] = msgspec.structs.replace(decision.entry, preserved=True)
         if root.companions is not None:
-            await root.companions.announce(verdict.staying, verdict.last_preserved)
+            staying = verdict.staying
+            leaving = {entry.name for entry in found.checkpoints} - {entry.name for entry in staying}
+            retired = {entry.name for entry in found.retired} - {entry.name for entry in found.checkpoints}
+            await root.companions.announce(staying, leaving, retired, verdict.last_preserved)
         unfinished = [entry for entry in found.retired if entry.unfinished]
-        await delete_entries(root, [*unfinished, *replaced, *going], changes, writer=writer)
+        await delete_entries(root, [*unfinished, *replaced, *gone, *going], changes, writer=writer)
         await _forget(root, found, changes)
         if changes.entries or changes.gone or verdict.last_preserved != state.last_preserved:
             await _record(root, changes, verdict.last_preserved)
@@ -118,6 +133,10 @@ async def prune_entries(
         Pruned(entry.name, entry.step, False, f"replaced by {path}", entry.total_bytes, _error(changes, entry))
         for entry in replaced
         if (path := standing_now.get(entry.name)) is not None
+    ]
+    lines += [
+        Pruned(entry.name, entry.step, False, "deleted by others", entry.total_bytes, _error(changes, entry))
+        for entry in gone
     ]
     lines += [
         Pruned(

@@ -48,6 +48,8 @@ async def sweep_root(root: Root, *, grace: timedelta, writer: str, dry_run: bool
         dry_run: only say what would be removed.
     """
     catalog = await root.load()
+    if root.companions is not None and not dry_run:
+        await root.companions.recover(catalog)
     # A dry run writes nothing, not even to learn the store's time: our clock has to do for a forecast.
     now = max(root.now(), root.store_time or root.now()) if dry_run else await store_time(root)
     swept: list[Swept] = []

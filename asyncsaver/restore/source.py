@@ -41,6 +41,7 @@ class Source:
         dtypes: of those tensors whose dtype `model.dtypes` does not know.
         encoding: of the chunk of a tensor, by position; see `Foreign`. None where all bytes are plain.
         unreadable: see `Foreign`.
+        repeated: names of those tensors that repeat a plain value of the tree, for readers who know no trees.
     """
 
     url: str
@@ -54,6 +55,7 @@ class Source:
     dtypes: Mapping[str, DType] = field(default_factory=dict)
     encoding: Callable[[str, int], Encoding | None] | None = None
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    repeated: Collection[str] = ()
 
     @property
     def foreign(self) -> bool:

@@ -107,7 +107,7 @@ def check_tree(source: Source) -> list[Damage]:
         tree = parse_tree(source.tree, specs)
     except ManifestError as error:
         return [Damage(where, "", str(error))]
-    named = {leaf.tensor for leaf in tree.leaves.values() if isinstance(leaf, TensorNode)}
+    named = {leaf.tensor for leaf in tree.leaves.values() if isinstance(leaf, TensorNode)} | {*source.repeated}
     return [Damage(where, name, "no leaf of the tree names this tensor") for name in specs if name not in named]
 
 

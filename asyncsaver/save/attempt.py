@@ -10,6 +10,7 @@ from typing import Literal
 
 from asyncsaver.aio.completion import to_completion
 from asyncsaver.aio.tasks import run_all, run_both
+from asyncsaver.catalog.reader import FolderRecords
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import AsyncSaverError, CheckpointCorruptError, CommitUnknownError
 from asyncsaver.formats import native
@@ -48,6 +49,8 @@ class Request:
         pin: exempt it from pruning.
         report: told as the save advances.
         recorded: whether the state file is to list it, and retention to decide on it. If not, it stays for good.
+        meta: a sidecar that goes with it, in formats that have one.
+        meta_suffix: what the sidecar's name ends in.
     """
 
     name: str
@@ -58,6 +61,8 @@ class Request:
     pin: bool
     report: Callable[[Progress], None]
     recorded: bool = True
+    meta: bytes | None = None
+    meta_suffix: str = "meta"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,12 +109,13 @@ class Attempt:
         """Everything that this attempt writes before the commit, with a trailing slash."""
         return save_folder(self.request.name, self.save_id)
 
-    async def _choose_slot(self) -> None:
+    async def _choose_slot(self) -> FolderRecords:
         """Look at what stands at the slots; raises `CheckpointExistsError`."""
         found = await self.root.reader.folder(self.request.name)
         self.slot = choose_slot(found, self.root.store.url, overwrite=self.request.overwrite)
         self.pinned = self.request.pin or found.folder.pinned
         self.preserved = found.folder.preserved or not self.request.recorded
+        return found
 
     async def write(self) -> Part:
         """Choose the slot and write the shards; returns what the part will say of them.
@@ -216,6 +222,8 @@ class Attempt:
         async def delete() -> None:
             try:
                 async with asyncio.timeout(_TIDY_SECONDS):
+                    if self.root.companions is not None:
+                        await self.root.companions.remove(self.request.name, self.save_id)
                     listing = await self.root.store.list(self.folder)
                     paths = [item.path for item in listing.objects]
                     if self._marks and not await self._marks_may_be_anothers():

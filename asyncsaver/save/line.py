@@ -19,7 +19,7 @@ from asyncsaver.model.manifest import Json
 from asyncsaver.model.rotation import Rotation
 from asyncsaver.model.statefile import StateFile, entry_of
 from asyncsaver.model.stats import SaveStats
-from asyncsaver.prune.prune import prune_entries
+from asyncsaver.prune.prune import prune_entries, prune_root
 from asyncsaver.save.attempt import Attempt, Request
 from asyncsaver.save.commit import Committed
 from asyncsaver.save.stage import Staged
@@ -169,12 +169,12 @@ class SaveLine:
             )
         else:
             self._caught_up = False
-            state_error, prune_error = await self._publish(request.name), None
+            state_error, prune_error = await self._publish(request.name, self._found), None
         meter = current_meter()
         stats = SaveStats(
             bytes_written=attempt.bytes_written,
-            files=len(manifest.files),
-            tensors=len(manifest.tensors),
+            files=len(part.files),
+            tensors=len(staged.tensors),
             seconds_staging=seconds_staging,
             seconds_waiting=begun - started + turn_came - write_ended,
             seconds_writing=write_ended - write_began,
@@ -189,7 +189,7 @@ class SaveLine:
             saver=self.root.label,
         )
         request.report(Progress("committed", request.step, staged.nbytes, staged.nbytes))
-        checkpoint = checkpoint_of(committed.manifest, self.root.store.url, pinned=attempt.pinned, stats=stats)
+        checkpoint = checkpoint_of(committed.manifest, self.root.url, pinned=attempt.pinned, stats=stats)
         self.root.tell(checkpoint, stats)
         return checkpoint
 
@@ -199,12 +199,15 @@ class SaveLine:
         Raises:
             StoreError: it still cannot be written.
         """
-        found = await self.root.load()
         began = datetime.fromtimestamp(self.settings.began, UTC)
-        late = self.root.store_time or self.root.now()
-        await self.root.update_state(
-            lambda state: state.reconciled(found.entries, late=late, began=began, seen=found.seen)
-        )
+        if self.root.companions is not None:  # they are to know of it, too
+            await prune_root(self.root, self.settings.policy, began=began, writer=self.settings.writer)
+        else:
+            found = await self.root.load()
+            late = self.root.store_time or self.root.now()
+            await self.root.update_state(
+                lambda state: state.reconciled(found.entries, late=late, began=began, seen=found.seen)
+            )
         self.state_error = None
 
     async def _check_store(self) -> None:
@@ -233,12 +236,18 @@ class SaveLine:
         self._sequence += 1
         return self._sequence
 
-    async def _publish(self, name: str) -> Exception | None:
-        """Let the companions of a checkpoint show what was committed; returns what went wrong."""
+    async def _publish(self, name: str, found: Catalog | None) -> Exception | None:
+        """Let the companions of a checkpoint, and of those found that lack them, show what was committed.
+
+        Returns:
+            What went wrong.
+        """
         if self.root.companions is None:
             return None
         try:
             await self.root.companions.publish(name)
+            if found is not None:
+                await self.root.companions.recover(found)
         except StoreError as error:
             log.warning("%s/%s is committed, but could not be published: %s", self.root.store.url, name, error)
             self.state_error = error
@@ -265,7 +274,7 @@ class SaveLine:
             new = msgspec.structs.replace(entry, preserved=preserved or kept)
             return state.reconciled([*standing, new], late=late, began=began, seen=seen)
 
-        unpublished = await self._publish(entry.name)
+        unpublished = await self._publish(entry.name, found)
         if unpublished is not None:
             return unpublished, None
         try:

@@ -25,6 +25,7 @@ from asyncsaver.errors import (
     ObjectNotFoundError,
     StoreError,
 )
+from asyncsaver.save.exclusive import create_own, read_if_there
 from asyncsaver.store.contract import ObjectInfo
 from asyncsaver.store.retry import full_jitter
 
@@ -63,33 +64,11 @@ class Publication:
         """
         if self.root.store.capabilities.exclusive_create:
             self._claim = paths[0], b"%016x" % self.root.random_bits(64)
-            if not await self._create(*self._claim):
+            if not await create_own(self.root, *self._claim):
                 self._claim = None
                 return False
         self.taken, self._claim = list(paths), None
         return True
-
-    async def _create(self, path: str, token: bytes) -> bool:
-        """Create a file exclusively, whatever the store answers; False where somebody else's is there."""
-        tries = self.root.retries.begin(f"create {path}")
-        while True:
-            try:
-                await self.root.store.put(path, token, mode="create")
-            except StoreError as error:
-                # Ours may be there all the same: the reply to this try may be lost, or that to an earlier one.
-                there = await self._standing(path)
-                if there is not None:
-                    return there == token
-                if not await tries.another(error):
-                    raise
-            else:
-                return True
-
-    async def _standing(self, path: str) -> bytes | None:
-        try:
-            return (await self.root.store.get(path)).data
-        except ObjectNotFoundError:
-            return None
 
     async def check_written(self, folder: str, sizes: Mapping[str, int]) -> None:
         """Raise `CheckpointCorruptError` unless every file stands in the folder as it was written."""
@@ -219,7 +198,8 @@ class Publication:
     async def _holds_for_sure(self, path: str, token: bytes) -> bool:
         try:
             async with asyncio.timeout(_TIDY_SECONDS):
-                return await self._standing(path) == token
+                there = await read_if_there(self.root, path)
+                return there is not None and there.data == token
         except (AsyncSaverError, TimeoutError):
             return False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from asyncsaver.errors import InvalidStateError
@@ -33,6 +33,10 @@ class Staged:
     tensors: Sequence[TensorLeaf]
     nbytes: int
     contents: Contents | None = None
+
+
+Stage = Callable[[object, Adapters], Staged]
+"""What describes a state as `stage` does."""
 
 
 def stage(state: object, adapters: Adapters) -> Staged:

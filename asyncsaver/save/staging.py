@@ -12,7 +12,7 @@ from asyncsaver.catalog.root import Root
 from asyncsaver.model.checkpoint import Progress
 from asyncsaver.save.arena import Arena
 from asyncsaver.save.snapshot import snapshot
-from asyncsaver.save.stage import Staged, check_fits, stage
+from asyncsaver.save.stage import Stage, Staged, check_fits, stage
 
 log = logging.getLogger("asyncsaver")
 
@@ -23,10 +23,12 @@ class Staging:
     Args:
         root: whose threads and adapters do it.
         limit: bytes of all snapshots together; a larger one is alone.
+        describe: a state, for the format that is written; see `stage`.
     """
 
-    def __init__(self, root: Root, limit: int) -> None:
+    def __init__(self, root: Root, limit: int, describe: Stage = stage) -> None:
         self._root = root
+        self._describe = describe
         self._snapshots = ByteBudget(limit)
         self._arena = Arena()
         self._turn = asyncio.Lock()
@@ -39,7 +41,7 @@ class Staging:
         """
         loop = asyncio.get_running_loop()
         began = loop.time()
-        staged = await self._root.threads.run(stage, state, self._root.adapters)
+        staged = await self._root.threads.run(self._describe, state, self._root.adapters)
         await self._root.threads.run(check_fits, staged, self._root.store)
         self._root.report(Progress("staging", step, staged.nbytes, staged.nbytes))
         return staged, loop.time() - began

@@ -7,44 +7,20 @@ empty; so a checkpoint that is being replaced stays whole until its index is.
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from asyncsaver.aio.tasks import run_all
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import CheckpointExistsError, InvalidStateError, ManifestError
-from asyncsaver.formats.tensorflow.bundle import Entry, Index, data_path, decode_index, encode_index, index_path
+from asyncsaver.formats.tensorflow.bundle import data_path, decode_index, encode_index, index_path
 from asyncsaver.model.checkpoint import Progress
-from asyncsaver.model.digests import crc32c_digest
-from asyncsaver.model.flatten import TensorLeaf
-from asyncsaver.model.shards import Placed, ShardPlan
-from asyncsaver.save.contents import Contents, InMemory
+from asyncsaver.model.shards import ShardPlan
 from asyncsaver.save.publish import Publication
-from asyncsaver.save.stage import Staged, largest_shard
+from asyncsaver.save.stage import largest_shard
+from asyncsaver.save.tensorflow_data import MOST_FILES, Bundle, index_of, plan_data, put_data
 from asyncsaver.save.upload import Uploads
 from asyncsaver.store.contract import ObjectInfo
-
-_CRC32C = crc32c_digest(0)
-_DIGITS = 8
-_MOST_FILES = 99_999  # five digits in their names
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bundle:
-    """What is to be written.
-
-    Attributes:
-        staged: the tensors, in the order in which they are packed; of tensors of strings, the bytes that `encode_strings` gives.
-        numbers: TensorFlow's numbers of their dtypes, by name.
-        strings: checksums of the tensors of strings, by name: in an entry stands another one than that of its bytes.
-    """
-
-    staged: Staged
-    numbers: Mapping[str, int]
-    strings: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,13 +59,15 @@ class TensorFlowWriter:
         attempt = Publication(root=self.root, where=where, limit=self.limit)
         try:
             largest = largest_shard(self.shard_bytes, self.root.store, bundle.staged.nbytes, self.root.concurrency)
-            plans = await threads.run(_plan, bundle.staged.tensors, largest)
+            plans = await threads.run(plan_data, bundle.staged.tensors, largest)
             paths = await self._take(attempt, len(plans), standing)
-            entries = await self._put_data(bundle, plans, paths, largest)
-            sizes = [plan.nbytes for plan in plans] + [0] * (len(paths) - len(plans))
+            plans += [ShardPlan((), 0)] * (len(paths) - len(plans))
+            files = list(zip(paths, plans, strict=True))
+            uploads = Uploads(self.root, self.step, bundle.staged.nbytes, self.report)
+            written = await put_data(uploads, bundle, files, largest)
             folder, slash, _ = self.prefix.rpartition("/")
-            await attempt.check_written(folder + slash, dict(zip(paths, sizes, strict=True)))
-            index = await threads.run(encode_index, Index(len(paths), entries))
+            await attempt.check_written(folder + slash, {path: plan.nbytes for path, plan in files})
+            index = await threads.run(lambda: encode_index(index_of(bundle, len(paths), written)))
             self.report(Progress("committing", self.step, bundle.staged.nbytes, bundle.staged.nbytes))
             await attempt.publish(index_path(self.prefix), index, standing.get(index_path(self.prefix)))
         finally:
@@ -123,60 +101,10 @@ class TensorFlowWriter:
 
     async def _take(self, attempt: Publication, count: int, standing: Mapping[str, ObjectInfo]) -> list[str]:
         """Find names for as many data files, or for more, that nobody has."""
-        for files in range(max(1, count), _MOST_FILES + 1):
+        for files in range(max(1, count), MOST_FILES + 1):
             paths = [data_path(self.prefix, file, files) for file in range(files)]
             if standing.keys().isdisjoint(paths) and await attempt.take(paths):
                 return paths
         raise InvalidStateError(
-            f"{attempt.where}: TensorFlow's format has no names for more than {_MOST_FILES} data files"
+            f"{attempt.where}: TensorFlow's format has no names for more than {MOST_FILES} data files"
         )
-
-    async def _put_data(
-        self, bundle: Bundle, plans: Sequence[ShardPlan], paths: Sequence[str], largest: int
-    ) -> dict[str, Entry]:
-        root, tensors = self.root, bundle.staged.tensors
-        contents: Contents = bundle.staged.contents or InMemory(root.adapters)
-        begun = asyncio.Event()
-        begun.set()
-        uploads = Uploads(root, self.step, bundle.staged.nbytes, self.report, begun)
-        at_once = asyncio.Semaphore(1 if contents.one_by_one else uploads.at_once(largest))
-
-        async def one(file: int, path: str) -> dict[str, Entry]:
-            placed = plans[file].tensors if file < len(plans) else ()
-            await at_once.acquire()
-            with ExitStack() as turn:
-                turn.callback(at_once.release)
-                content = await uploads.put(
-                    path, lambda: contents.shard(b"", [tensors[item.index] for item in placed], _CRC32C), 0, turn
-                )
-            return await root.threads.run(_entries, bundle, file, placed, content.hashes)
-
-        entries: dict[str, Entry] = {}
-        for found in await run_all(one(file, path) for file, path in enumerate(paths)):
-            entries |= found
-        return entries
-
-
-def _plan(tensors: Sequence[TensorLeaf], shard_bytes: int) -> list[ShardPlan]:
-    """Fill data files in the given order, without gaps, as TensorFlow does."""
-    plans: list[ShardPlan] = []
-    placed: list[Placed] = []
-    filled = 0
-    for index, tensor in enumerate(tensors):
-        if placed and filled + tensor.nbytes > shard_bytes:
-            plans.append(ShardPlan(placed, filled))
-            placed, filled = [], 0
-        placed.append(Placed(index, filled, filled + tensor.nbytes))
-        filled += tensor.nbytes
-    return [*plans, ShardPlan(placed, filled)]
-
-
-def _entries(bundle: Bundle, file: int, placed: Sequence[Placed], digests: Sequence[str]) -> dict[str, Entry]:
-    """What the index says of the tensors in a data file, by name."""
-    entries: dict[str, Entry] = {}
-    for item, digest in zip(placed, digests, strict=True):
-        tensor = bundle.staged.tensors[item.index]
-        crc = bundle.strings.get(tensor.name, int(digest[-_DIGITS:], 16))
-        number = bundle.numbers[tensor.name]
-        entries[tensor.name] = Entry(number, tensor.shape, file, item.start, item.stop - item.start, crc)
-    return entries

@@ -18,6 +18,12 @@ from asyncsaver.store.contract import ScatteredPart
 from asyncsaver.store.resend import Resend
 
 
+def _at_once() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass(slots=True)
 class Uploads:
     """Uploads the shards of one save.
@@ -27,7 +33,7 @@ class Uploads:
         step: for progress reports.
         total: bytes of all tensors, likewise.
         report: told as bytes land.
-        begun: set once something may be put: what comes first is prepared, but not sent before.
+        begun: set once something may be put, by default at once: what comes first is prepared, but not sent before.
         written: bytes that have reached the store, those of attempts that failed later included.
     """
 
@@ -35,7 +41,7 @@ class Uploads:
     step: int | None
     total: int
     report: Callable[[Progress], None]
-    begun: asyncio.Event
+    begun: asyncio.Event = field(default_factory=_at_once)
     written: int = 0
     _window: asyncio.Semaphore = field(init=False)
 

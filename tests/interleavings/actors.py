@@ -27,6 +27,7 @@ from asyncsaver.model.leaves import Adapters
 from asyncsaver.model.manifest import ManifestFormat
 from asyncsaver.model.names import Naming, is_save_id
 from asyncsaver.model.retention import KeepAll, KeepLast, KeepPinned, RetentionPolicy
+from asyncsaver.model.rotation import Rotation
 from asyncsaver.prune.delete import delete_checkpoint, set_pin
 from asyncsaver.prune.prune import prune_root
 from asyncsaver.prune.report import PruneReport, SweepReport
@@ -306,7 +307,7 @@ def _settings(policy: RetentionPolicy, *, probe: bool, writer: str) -> SaveSetti
         shard_bytes=2**20,
         commit_timeout=600.0,
         single_writer=not probe,  # only to spare the probe
-        policy=policy,
+        policy=Rotation(policy),
         began=BEGAN.timestamp(),
         saver={},
         writer=writer,

@@ -13,7 +13,7 @@ import pytest
 from asyncsaver import Saver
 from asyncsaver.blocking import Saver as BlockingSaver
 
-FORMATS = ("native",)
+FORMATS = ("native", "tensorflow")
 STATE = {"w": np.arange(6, dtype=np.float32).reshape(2, 3)}
 
 

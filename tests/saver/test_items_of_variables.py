@@ -23,7 +23,7 @@ from asyncsaver import (
 from asyncsaver.blocking import Saver as BlockingSaver
 from asyncsaver.tensorflow import SaverDef, import_meta
 
-FORMATS = ("native",)
+FORMATS = ("native", "tensorflow")
 
 
 @pytest.fixture(params=FORMATS)

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from asyncsaver.errors import CheckpointCorruptError, ManifestError
+from asyncsaver.formats.tensorflow.block import Entries
 from asyncsaver.formats.tensorflow.checksum import mask, unmask
 from asyncsaver.formats.tensorflow.messages import Shape, check_versions, parse, shape_message, slice_message, slice_of
 from asyncsaver.formats.tensorflow.ordered_code import Slice, parse_slice_key, slice_key
-from asyncsaver.formats.tensorflow.block import Entries
 from asyncsaver.formats.tensorflow.table import read_block, read_footer, read_index, read_table, write_table
 from asyncsaver.proto.tensorflow_checkpoint_pb2 import BundleEntryProto, BundleHeaderProto, TensorShapeProto, VersionDef
 

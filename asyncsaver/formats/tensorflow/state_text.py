@@ -45,7 +45,8 @@ def decode_state(data: bytes, where: str) -> State:
     message = CheckpointState()
     try:
         text_format.Merge(data.decode(), message)
-    except (text_format.ParseError, ValueError) as error:
+    except (text_format.ParseError, ValueError, DeprecationWarning) as error:
+        # The last is what an unknown escape becomes where warnings are errors; elsewhere it is read as it stands.
         raise ManifestError(f"{where}: not a list of checkpoints: {str(error)[:300]}", path=where) from error
     return State(
         message.model_checkpoint_path,

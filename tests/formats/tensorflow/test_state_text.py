@@ -81,6 +81,15 @@ def test_what_is_no_state(text: bytes) -> None:
     assert len(str(caught.value)) < 1000
 
 
+def test_an_unknown_escape_is_left_as_it_is_unless_warnings_are_errors() -> None:
+    """As in TensorFlow, where Python warns of it; what that becomes is ours."""
+    text = rb'model_checkpoint_path: "C:\d"'
+    with pytest.raises(ManifestError, match="not a list of checkpoints"):
+        decode_state(text, "checkpoint")
+    with pytest.warns(DeprecationWarning, match="escape"):
+        assert decode_state(text, "checkpoint") == State("C:\\d")
+
+
 def test_a_huge_file_is_not_parsed() -> None:
     with pytest.raises(ManifestError, match="too many"):
         decode_state(bytes(64 * 2**20 + 1), "checkpoint")
