@@ -50,7 +50,8 @@ def choose(source: Source, select: Select | None) -> Chosen:
     leaves = [leaf for name, leaf in parsed.leaves.items() if select is None or selected(name)]
     values = [leaf.name for leaf in leaves if not isinstance(leaf, TensorNode)]
     if select is None:
-        return Chosen(source.tree, list(source.tensors), values)
+        repeated = {*source.repeated}
+        return Chosen(source.tree, [name for name in source.tensors if name not in repeated], values)
     wanted = {leaf.tensor for leaf in leaves if isinstance(leaf, TensorNode)}
     tree = _pruned(source.tree, None, selected)
     return Chosen(None if tree is _NOTHING else tree, [name for name in source.tensors if name in wanted], values)

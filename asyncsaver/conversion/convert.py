@@ -27,7 +27,7 @@ from asyncsaver.model.retention import KeepAll
 from asyncsaver.model.rotation import Rotation
 from asyncsaver.model.select import Select
 from asyncsaver.restore.opening import naming_of, open_source, split_url
-from asyncsaver.restore.source import Source
+from asyncsaver.restore.source import Source, without_record
 from asyncsaver.save.attempt import Request
 from asyncsaver.save.huggingface import HuggingFaceWriter
 from asyncsaver.save.line import SaveLine, SaveSettings
@@ -56,8 +56,9 @@ async def convert(
     larger than ``memory_budget`` passes in slices. Only a tensor that has to be decoded (those of V1 files, strings) is held
     whole. When it fails or is cancelled, nothing of it stays at the target, and what was there has not changed.
 
-    A native target keeps the tree, metadata and metrics of a native source, and is listed like any other checkpoint of its
-    root, from which nothing is pruned. A folder of safetensors and TensorFlow's files hold tensors only, by their names.
+    A native target keeps the tree, metadata and metrics of what a saver of ours has written, in TensorFlow's files too, and is
+    listed like any other checkpoint of its root, from which nothing is pruned. A folder of safetensors and TensorFlow's files
+    hold tensors only, by their names.
 
     Args:
         source: the checkpoint's own URL, as `open_checkpoint` takes it.
@@ -138,6 +139,8 @@ async def convert_source(root: Root, source: Source, to: Root, conversion: Conve
     Raises:
         AsyncSaverError: see `convert`.
     """
+    if source.repeated and conversion.format != "native":  # which know tensors only: here are some for the plain values
+        source = await root.threads.run(without_record, source)
     chosen = await root.threads.run(choose, source, conversion.select)
     await root.threads.run(source.check_readable, chosen.tensors)
     try:

@@ -16,8 +16,6 @@ from asyncsaver.model.names import claim_filename, parse_claim, save_folder
 
 T = TypeVar("T")
 
-RECORDS = ".asyncsaver"
-"""The folder of our records, beside TensorFlow's files."""
 INDEX_COPY = "tensors.index"
 """In the folder of a save: the index that is to be published."""
 SIDECAR_COPY = "sidecar"

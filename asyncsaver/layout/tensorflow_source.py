@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,8 +14,9 @@ from asyncsaver.formats.tensorflow.v2 import describe_index
 from asyncsaver.layout.tensorflow_evidence import Evidence
 from asyncsaver.layout.tensorflow_names import crc_of, data_files
 from asyncsaver.model.checkpoint import checkpoint_of
-from asyncsaver.model.manifest import Json, Manifest, TensorEntry
+from asyncsaver.model.manifest import Manifest
 from asyncsaver.restore.find import Found, explain_damage
+from asyncsaver.restore.recorded import repeated
 from asyncsaver.restore.source import Source, foreign_source
 from asyncsaver.save.exclusive import read_if_there
 
@@ -76,25 +77,6 @@ async def _explain(outer: Root, records: Root, manifest: Manifest, error: Checkp
     there = any(item.path == index_path(manifest.name) for item in objects)
     if not there and not data_files(objects, manifest.name):
         raise _deleted(outer, manifest.name) from error
-
-
-def repeated(tree: Json, tensors: Mapping[str, TensorEntry]) -> list[str]:
-    """Names of the tensors without axes that no node of a tree names: those of its plain values. Blocking.
-
-    Args:
-        tree: as in a manifest.
-        tensors: all there are.
-    """
-    named: set[str] = set()
-    rest = [tree]
-    while rest:
-        node = rest.pop()
-        if isinstance(node, dict):
-            named.update(name for name in (node.get("tensor"), node.get("blob")) if isinstance(name, str))
-            rest.extend(node.values())
-        elif isinstance(node, list):
-            rest.extend(node)
-    return [name for name, entry in tensors.items() if not entry.shape and name not in named]
 
 
 def _deleted(outer: Root, name: str) -> CheckpointDeletedError:

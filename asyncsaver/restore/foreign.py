@@ -61,7 +61,11 @@ async def open_foreign(root: Root, path: str, format: str | None = None) -> Sour
         folders = {path.rpartition("/")[0] for path in paths}
         listings = await run_all(root.store.list(f"{folder}/" if folder else "", delimiter=True) for folder in folders)
         objects = [item for listing in listings for item in listing.objects]
-    return await root.threads.run(foreign_source, root.store.url, described, objects)
+    source = await root.threads.run(foreign_source, root.store.url, described, objects)
+    if found != "tensorflow":
+        return source
+    recorded = import_module("asyncsaver.restore.recorded")  # needs the extra, too
+    return cast("Source", await recorded.with_record(root, path, source))
 
 
 async def _format_of(root: Root, path: str) -> tuple[str, Sequence[ObjectInfo]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -189,7 +189,7 @@ def foreign_source(url: str, foreign: Foreign, objects: Iterable[ObjectInfo]) ->
         url=url,
         checkpoint=checkpoint,
         where=foreign.name,
-        tree={"dict": {name: {"tensor": name} for name in foreign.tensors}} if foreign.tree is None else foreign.tree,
+        tree=_flat_tree(foreign.tensors) if foreign.tree is None else foreign.tree,
         tensors=foreign.tensors,
         files=foreign.files,
         sizes={file.path: file.size for file in foreign.files},
@@ -199,6 +199,15 @@ def foreign_source(url: str, foreign: Foreign, objects: Iterable[ObjectInfo]) ->
         encoding=foreign.encoding,
         unreadable=foreign.unreadable,
     )
+
+
+def without_record(source: Source) -> Source:
+    """A checkpoint in TensorFlow's files as TensorFlow sees it: a flat dict of tensors."""
+    return replace(source, tree=_flat_tree(source.tensors), repeated=())
+
+
+def _flat_tree(names: Iterable[str]) -> Json:
+    return {"dict": {name: {"tensor": name} for name in names}}
 
 
 async def _nothing_to_explain(error: CheckpointCorruptError) -> None:

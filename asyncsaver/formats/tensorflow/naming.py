@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+RECORDS = ".asyncsaver"
+"""The folder of our records, beside TensorFlow's files."""
+
 _STEP = re.compile(r"-(-?[0-9]{1,18})$")
 _SHARDS = re.compile(r"-(?:[0-9]{5}|\?{5})-of-([0-9]{5})$")
 _PATTERN = re.compile(r"(.*)-\?{5}-of-([0-9]{5})", re.DOTALL)

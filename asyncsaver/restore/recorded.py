@@ -1,0 +1,76 @@
+"""Records of ours beside TensorFlow's files: what they say that the files cannot. Written by `asyncsaver.layout.tensorflow`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+from asyncsaver.catalog.root import Root
+from asyncsaver.errors import ManifestError, ObjectNotFoundError
+from asyncsaver.formats.tensorflow.bundle import index_path
+from asyncsaver.formats.tensorflow.checksum import crc32c
+from asyncsaver.formats.tensorflow.naming import RECORDS
+from asyncsaver.model.checkpoint import checkpoint_of
+from asyncsaver.model.manifest import Json, TensorEntry
+from asyncsaver.model.names import Naming
+from asyncsaver.restore.find import Found, find_name
+from asyncsaver.restore.source import Source
+from asyncsaver.store.below import Below
+
+log = logging.getLogger("asyncsaver")
+
+
+async def with_record(root: Root, path: str, source: Source) -> Source:
+    """A checkpoint of TensorFlow's with the tree, metrics and metadata of our record of it, if there is one.
+
+    Takes a LIST, and two GETs where there is one.
+
+    Args:
+        root: where it is.
+        path: its prefix.
+        source: what its files say.
+    """
+    folder, slash, name = path.rpartition("/")
+    records = replace(root, store=Below(root.store, folder + slash + RECORDS), naming=Naming(name))
+    try:
+        found = await find_name(records, name)
+    except ManifestError as error:
+        log.warning("%s is read without what its record says: %s", source.checkpoint.url, error)
+        return source
+    if not isinstance(found, Found):
+        return source
+    manifest = found.manifest
+    try:
+        index = await root.store.get(index_path(path))
+    except ObjectNotFoundError:
+        return source
+    # Somebody else may have saved it anew since.
+    if [file.crc32c for file in manifest.files] != [f"{crc32c(index.data):08x}"]:
+        return source
+    parent = source.checkpoint.url.removesuffix(f"/{name}")
+    return replace(
+        source,
+        repeated=await root.threads.run(repeated, manifest.tree, source.tensors),
+        checkpoint=replace(checkpoint_of(manifest, parent, pinned=found.pinned), step=source.checkpoint.step),
+        tree=manifest.tree,
+    )
+
+
+def repeated(tree: Json, tensors: Mapping[str, TensorEntry]) -> list[str]:
+    """Names of the tensors without axes that no node of a tree names: those of its plain values. Blocking.
+
+    Args:
+        tree: as in a manifest.
+        tensors: all there are.
+    """
+    named: set[str] = set()
+    rest = [tree]
+    while rest:
+        node = rest.pop()
+        if isinstance(node, dict):
+            named.update(name for name in (node.get("tensor"), node.get("blob")) if isinstance(name, str))
+            rest.extend(node.values())
+        elif isinstance(node, list):
+            rest.extend(node)
+    return [name for name, entry in tensors.items() if not entry.shape and name not in named]
