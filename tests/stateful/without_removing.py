@@ -187,7 +187,7 @@ def a_sweep_of_what_is_committed(patch: pytest.MonkeyPatch) -> None:
         return list(save_ids)
 
     real = sweep.sweep_root
-    patch.setattr("asyncsaver.saver.sweep_root", sweep_root)
+    patch.setattr("asyncsaver.layout.native.sweep_root", sweep_root)
     patch.setattr(sweep, "fence", fence)
 
 
