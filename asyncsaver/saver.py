@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, SupportsIndex, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from asyncsaver.aio.defaults import forget_default
 from asyncsaver.aio.guard import LoopGuard, guarded
@@ -18,10 +19,11 @@ from asyncsaver.catalog.opening import open_root
 from asyncsaver.catalog.root import OnStats, Root
 from asyncsaver.errors import ReadOnlyError
 from asyncsaver.layout.contract import Layout
-from asyncsaver.layout.definitions import Definitions, check_definition, check_sidecar, overridden
+from asyncsaver.layout.definitions import Definitions, check_definition, overridden
 from asyncsaver.layout.last_checkpoints import LastCheckpoints
 from asyncsaver.layout.opening import open_layout
-from asyncsaver.model.checkpoint import Checkpoint, Progress, check_metadata, encode_metrics
+from asyncsaver.layout.requests import BOUND, Requests, Step
+from asyncsaver.model.checkpoint import Checkpoint, Progress
 from asyncsaver.model.config import DEFAULT_COMMIT_TIMEOUT, DEFAULT_MEMORY_BUDGET, DEFAULT_SHARD_BYTES, check_config
 from asyncsaver.model.names import check_step
 from asyncsaver.model.retention import RetentionPolicy
@@ -33,7 +35,6 @@ from asyncsaver.restore.opening import opened_save_path
 from asyncsaver.restore.reader import CheckpointReader
 from asyncsaver.restore.restore import restore_state
 from asyncsaver.restore.verify import VerifyReport
-from asyncsaver.save.attempt import Request
 from asyncsaver.save.background import BackgroundSaves, PendingSave
 from asyncsaver.save.line import SaveSettings
 from asyncsaver.save.staging import Staging
@@ -51,10 +52,6 @@ log = logging.getLogger("asyncsaver")
 _DAY = 86400.0
 _NOTHING = cast("Checkpoint", None)  # only for who has allowed it: else every user of a type checker would have to ask
 _UNSET = cast("None", object())
-BOUND: Final = object()
-"""No state: what is saved are the variables that the saver is bound to."""
-Step = SupportsIndex | Callable[[], SupportsIndex] | None
-"""What may name a checkpoint."""
 
 
 class Saver(LastCheckpoints, Definitions):
@@ -102,7 +99,8 @@ class Saver(LastCheckpoints, Definitions):
             overrides ``max_to_keep``, ``keep_checkpoint_every_n_hours``, and of TensorFlow's files ``write_version`` and
             ``sharded``.
         write_version: of TensorFlow's files: "v2", or the deprecated "v1".
-        sharded: whether V1 checkpoints may have several files.
+        sharded: of TensorFlow's files: each shard key (that of a `Variable`, else the device) has data files of its own, more
+            than one only beyond ``shard_bytes``.
         latest_filename: of TensorFlow's files: the name of the text file that lists checkpoints.
         save_relative_paths: whether paths in it are relative on a local disk, too; in object stores they always are.
         name: of the saver, in its logs and figures.
@@ -190,6 +188,12 @@ class Saver(LastCheckpoints, Definitions):
             run_id=run_id,
             coordinator=coordinator,
         )
+        if config.tensorflow is not None and config.tensorflow.write_version == "v1":
+            warnings.warn(
+                "TensorFlow's V1 format is deprecated, and takes two uploads here; write_version='v2' is the default",
+                DeprecationWarning,
+                stacklevel=2,
+            )
         self._open_root = partial(
             open_root,
             storage_options=storage_options,
@@ -208,6 +212,7 @@ class Saver(LastCheckpoints, Definitions):
         self._root = self._open_root(url, config.naming)
         bound = var_list is not None or allow_empty
         self._bound = bind(var_list, self._root.adapters, allow_empty=allow_empty) if bound else None
+        self._requests = Requests(self._root, self._bound, config.tensorflow, f"the saver of {self.url}")
         self._sequentially = restore_sequentially
         self._read_only = read_only
         self._background = BackgroundSaves()
@@ -274,23 +279,25 @@ class Saver(LastCheckpoints, Definitions):
             TypeError, ValueError: a wrong argument.
             Exception: the failure of an earlier background save that nobody has awaited.
         """
-        if self._has_nothing_to_save(state):
+        self._check_may_save()
+        if self._requests.is_empty(state):
             return _NOTHING
-        request = self._request(
+        request = self._requests.make(
             step,
             metrics,
             metadata,
             overwrite=overwrite,
             pin=pin,
-            recorded=write_state,
-            meta=write_meta,
+            write_state=write_state,
+            write_meta=write_meta,
             meta_suffix=meta_suffix,
             report=self._root.report,
         )
         ticket = self._layout.line.take_place(request.name)
         try:
             with metered():
-                staged, seconds = await self._staging.stage(self._state(state), request.step)
+                state = await self._requests.state(state)
+                staged, seconds = await self._staging.stage(state, request.step)
                 return await self._layout.line.run(ticket, request, staged, seconds)
         finally:
             self._layout.line.leave_place(ticket)
@@ -324,23 +331,25 @@ class Saver(LastCheckpoints, Definitions):
                 pending.update(progress)
             self._root.report(progress)
 
-        if self._has_nothing_to_save(state):
+        self._check_may_save()
+        if self._requests.is_empty(state):
             raise ValueError("there are no variables to save in the background")
-        request = self._request(
+        request = self._requests.make(
             step,
             metrics,
             metadata,
             overwrite=overwrite,
             pin=pin,
-            recorded=write_state,
-            meta=write_meta,
+            write_state=write_state,
+            write_meta=write_meta,
             meta_suffix=meta_suffix,
             report=report,
         )
         ticket = self._layout.line.take_place(request.name)
         with metered():  # the task, which outlives the block, goes on counting
             try:
-                staged, seconds, nbytes = await self._staging.snapshot(self._state(state), request.step, request.name)
+                state = await self._requests.state(state)
+                staged, seconds, nbytes = await self._staging.snapshot(state, request.step, request.name)
             except BaseException:
                 self._layout.line.leave_place(ticket)
                 raise
@@ -547,59 +556,13 @@ class Saver(LastCheckpoints, Definitions):
             exc.add_note(f"closing {self.url} failed too: {type(error).__name__}: {error}")
             log.exception("closing %s failed", self.url)
 
-    def _request(
-        self,
-        step: Step,
-        metrics: Mapping[str, float] | None,
-        metadata: Any,
-        *,
-        overwrite: bool,
-        pin: bool,
-        recorded: bool,
-        meta: bytes | None,
-        meta_suffix: str,
-        report: Callable[[Progress], None],
-    ) -> Request:
-        self._check_writable()
-        self._background.raise_unobserved()
-        if meta is not None:
-            if self._config.tensorflow is None:
-                raise ValueError(
-                    "write_meta is for format='tensorflow'; metadata= goes with a checkpoint of any format"
-                )
-            check_sidecar(meta, meta_suffix)
-        given = step() if callable(step) else step
-        number = None if given is None else check_step(given)
-        return Request(
-            name=self._root.naming.name(number),
-            step=number,
-            metrics=encode_metrics(metrics),
-            metadata=check_metadata(metadata),
-            overwrite=overwrite or number is None,
-            pin=pin,
-            recorded=recorded,
-            report=report,
-            meta=meta,
-            meta_suffix=meta_suffix,
-        )
-
-    def _state(self, state: Any) -> Any:
-        """The state to save: what was given, or what the variables hold now."""
-        return state if self._bound is None else self._bound.state()
-
-    def _has_nothing_to_save(self, state: Any) -> bool:
-        """Whether there are no variables; raises where a state is missing, or one is too many."""
-        if self._bound is None:
-            if state is BOUND:
-                raise ValueError("give a state to save, or let the saver have variables (var_list=)")
-            return False
-        if state is not BOUND:
-            raise TypeError(f"{self!r} is bound to variables, and saves those: save takes no state")
-        return self._bound.empty
-
     async def _open(self, step: int | None) -> CheckpointReader:
         number = None if step is None else check_step(step)
         return CheckpointReader(self._root, await self._layout.source(number))
+
+    def _check_may_save(self) -> None:
+        self._check_writable()
+        self._background.raise_unobserved()
 
     def _check_writable(self) -> None:
         if self._read_only:

@@ -26,7 +26,8 @@ class LastCheckpoints:
         of None or 0 nothing is. A new saver has an empty one until it saves: then it knows what the state file lists.
         """
         rotation = self._layout.line.settings.policy
-        names = self._layout.line.staying if rotation.names is None else rotation.names
+        listed = rotation.names
+        names = [name for name in self._layout.line.staying if listed is None or name in listed]
         return [] if rotation.keeps_all else [f"{self._layout.root.store.url}/{name}" for name in names]
 
     def set_last_checkpoints(self, last_checkpoints: Sequence[str | os.PathLike[str]]) -> None:
@@ -39,7 +40,7 @@ class LastCheckpoints:
             TypeError: it is no list of paths.
             ValueError: one is not under this root.
         """
-        self._layout.line.settings.policy.set([(self._name_of(path), None) for path in check_paths(last_checkpoints)])
+        self._set([(self._name_of(path), None) for path in check_paths(last_checkpoints)])
 
     def set_last_checkpoints_with_time(
         self, last_checkpoints_with_time: Sequence[tuple[str | os.PathLike[str], float]]
@@ -54,7 +55,7 @@ class LastCheckpoints:
             ValueError: one is not under this root, or a time is nan.
         """
         pairs = check_times(last_checkpoints_with_time)
-        self._layout.line.settings.policy.set([(self._name_of(path), time) for path, time in pairs])
+        self._set([(self._name_of(path), time) for path, time in pairs])
 
     @guarded
     async def recover_last_checkpoints(self, checkpoint_paths: Sequence[str | os.PathLike[str]]) -> None:
@@ -70,7 +71,11 @@ class LastCheckpoints:
         """
         names = [self._name_of(path) for path in check_paths(checkpoint_paths)]
         times = {found.name: found.created.timestamp() for found in await self._layout.checkpoints()}
-        self._layout.line.settings.policy.set([(name, times[name]) for name in names if name in times])
+        self._set([(name, times[name]) for name in names if name in times])
+
+    def _set(self, times: Sequence[tuple[str, float | None]]) -> None:
+        self._layout.line.settings.policy.set(times)
+        self._layout.line.staying = list(dict(times))
 
     def _name_of(self, path: str) -> str:
         """The name of the checkpoint that a path or URL under the root stands for."""

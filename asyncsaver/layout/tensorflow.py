@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,15 +17,20 @@ from asyncsaver.aio.tasks import run_all, run_both
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import CheckpointDeletedError, CheckpointNotFoundError, ManifestError
 from asyncsaver.formats.tensorflow.bundle import index_path
+from asyncsaver.formats.tensorflow.naming import RECORDS
 from asyncsaver.layout.contract import Layout
 from asyncsaver.layout.tensorflow_attempt import TensorFlowAttempt
 from asyncsaver.layout.tensorflow_files import TensorFlowFiles
-from asyncsaver.layout.tensorflow_names import RECORDS, data_files, decode_plan, shards_of
+from asyncsaver.layout.tensorflow_names import data_files, decode_plan, shards_of
 from asyncsaver.layout.tensorflow_order import merge_order
 from asyncsaver.layout.tensorflow_source import read_own
-from asyncsaver.layout.tensorflow_stage import stage_tensorflow
+from asyncsaver.layout.tensorflow_stage import stage_sharded, stage_tensorflow
 from asyncsaver.layout.tensorflow_state import StateText
-from asyncsaver.model.catalog import Catalog
+from asyncsaver.layout.tensorflow_v1_attempt import TableAttempt
+from asyncsaver.layout.tensorflow_v1_names import is_alone, is_lost, path_of, tables_of
+from asyncsaver.layout.tensorflow_v1_source import has_tables, read_tables
+from asyncsaver.layout.tensorflow_v1_stage import stage_v1
+from asyncsaver.model.catalog import Catalog, Listed
 from asyncsaver.model.checkpoint import Checkpoint, checkpoint_of
 from asyncsaver.model.names import save_folder
 from asyncsaver.model.statefile import Entry
@@ -37,6 +42,7 @@ from asyncsaver.prune.sweep import sweep_root
 from asyncsaver.restore.find import Found, find_checkpoint, find_name, find_step, newest_of
 from asyncsaver.restore.foreign import open_foreign
 from asyncsaver.restore.source import Source
+from asyncsaver.save.attempt import Attempt
 from asyncsaver.save.exclusive import read_if_there
 from asyncsaver.save.line import SaveLine, SaveSettings
 from asyncsaver.store.below import Below
@@ -84,10 +90,8 @@ class TensorFlowLayout(Layout):
         url: str,
         filesystem: AbstractFileSystem | None = None,
     ) -> None:
-        if config.write_version != "v2":
-            raise ValueError(f"write_version={config.write_version!r} is not available in this version: it can be 'v2'")
         self.root = root
-        self.describe = stage_tensorflow
+        self.describe = stage_sharded if config.sharded else stage_tensorflow
         self.records = replace(root, store=Below(root.store, RECORDS), home=root.store.url)
         self._state = StateText(
             root,
@@ -98,7 +102,11 @@ class TensorFlowLayout(Layout):
         )
         self._files = TensorFlowFiles(root, self.records, self._state)
         self.records.companions = self._files
-        attempt = partial(TensorFlowAttempt, outer=root, files=self._files, state=self._state)
+        attempt: Callable[..., Attempt] = TensorFlowAttempt
+        if config.write_version == "v1":
+            attempt = partial(TableAttempt, sharded=config.sharded)
+            self.describe = partial(stage_v1, self.describe)
+        attempt = partial(attempt, outer=root, files=self._files, state=self._state)
         self.line = SaveLine(self.records, settings, attempt)
 
     async def source(self, step: int | None, checkpoint: Checkpoint | None = None) -> Source:
@@ -182,7 +190,7 @@ class TensorFlowLayout(Layout):
             for entry in catalog.checkpoints
             if index_path(entry.name) in there
             or data_files(objects, entry.name)
-            or not await self._files.publisher.evidence.is_lost(entry.name, entry.save_id)
+            or not await self._is_lost(catalog, entry, there)
         ]
         own = [entry.name for entry in ours]
         damaged = {path.partition("/")[0] for path in catalog.damaged}
@@ -195,6 +203,14 @@ class TensorFlowLayout(Layout):
         fresh = unlisted and await self._saw(ours[-1]) == listed.crc
         order = merge_order(own, [name for name in listed.names if name in own or name in others], fresh=fresh)
         return _Look(replace(catalog, checkpoints=ours), others, order)
+
+    async def _is_lost(self, catalog: Catalog, entry: Entry, there: Collection[str]) -> bool:
+        """Whether somebody else has deleted the files of a checkpoint of ours, of which neither index nor data stand."""
+        saved = _saved(catalog, entry)
+        tables = tables_of(saved, entry.name)
+        if tables:
+            return is_lost(entry.name, saved, tables, there, alone=is_alone(catalog, entry))
+        return await self._files.publisher.evidence.is_lost(entry.name, entry.save_id)
 
     async def _saw(self, entry: Entry) -> str | None:
         """The crc32c of the text file when a save of ours began; "" where that is not known any more."""
@@ -217,7 +233,8 @@ class TensorFlowLayout(Layout):
         entry = look.catalog.by_name(name)
         if entry is None:
             return look.others[name]
-        return checkpoint_of(entry, self.root.store.url, pinned=entry.pinned)
+        path = path_of(_saved(look.catalog, entry), name)
+        return checkpoint_of(entry, self.root.store.url, pinned=entry.pinned, path=path)
 
     async def _source_of(self, names: Sequence[str]) -> Source:
         """What to read of a checkpoint that may have any of these names."""
@@ -239,7 +256,10 @@ class TensorFlowLayout(Layout):
         raise deleted or CheckpointNotFoundError(f"{self.root.store.url}/{names[0]} is not a committed checkpoint")
 
     async def _read(self, found: Found) -> Source | None:
-        return await read_own(self.root, self.records, self._files.publisher.evidence, found)
+        publisher = self._files.publisher
+        if has_tables(found):
+            return await read_tables(self.root, self.records, publisher.tables, found)
+        return await read_own(self.root, self.records, publisher.evidence, found)
 
     async def _read_others(self, name: str) -> Source:
         return await open_foreign(self.root, name, "tensorflow")
@@ -267,3 +287,8 @@ class TensorFlowLayout(Layout):
             total_bytes=sum(item.size for item in objects if item.path in paths),
             world_size=1,
         )
+
+
+def _saved(catalog: Catalog, entry: Entry) -> Sequence[Listed]:
+    """What is listed in the folder of a save."""
+    return catalog.folders[entry.name].saves.get(entry.save_id, ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from asyncsaver.aio.tasks import run_all, run_both
@@ -21,14 +21,16 @@ from asyncsaver.layout.tensorflow_names import (
     data_paths,
 )
 from asyncsaver.layout.tensorflow_publish import Ready
-from asyncsaver.layout.tensorflow_stage import bundle_of
+from asyncsaver.layout.tensorflow_stage import StagedStrings, bundle_of
 from asyncsaver.layout.tensorflow_state import StateText
+from asyncsaver.model.flatten import TensorLeaf
 from asyncsaver.model.manifest import CommitRecord, FileEntry, Manifest, Part
+from asyncsaver.model.shards import ShardPlan
 from asyncsaver.save.attempt import Attempt
 from asyncsaver.save.commit import Committed
 from asyncsaver.save.exclusive import read_if_there
 from asyncsaver.save.stage import largest_shard
-from asyncsaver.save.tensorflow_data import index_of, plan_data, put_data
+from asyncsaver.save.tensorflow_data import index_of, plan_data, plan_shards, put_data
 from asyncsaver.save.upload import Uploads
 from asyncsaver.store.contract import Blob, ObjectInfo
 
@@ -59,9 +61,9 @@ class TensorFlowAttempt(Attempt):
             CheckpointExistsError: the checkpoint is there already; nothing was written.
         """
         root, request, name = self.outer, self.request, self.request.name
-        shard_bytes = largest_shard(self.shard_bytes, root.store, self.staged.nbytes, root.concurrency)
+        shard_bytes = self._largest_file()
         (found, objects), bundle = await run_both(self._look(), root.threads.run(bundle_of, self.staged, root.adapters))
-        plans = await root.threads.run(plan_data, bundle.staged.tensors, shard_bytes)
+        plans = await root.threads.run(self._planned_files, bundle.staged.tensors, shard_bytes)
         taken = {*data_files(objects, name), *found.folder.claims}
         plan = self._plan = await self._planned(objects)
         shards = await self.files.claim(name, plan, len(plans), taken)
@@ -73,6 +75,24 @@ class TensorFlowAttempt(Attempt):
         self.bytes_written += sum(file.size for file in files)
         return Part(save_id=self.save_id, rank=0, world_size=1, files=files, tensors={})
 
+    @property
+    def _shard_keys(self) -> Mapping[str, str] | None:
+        """Which shard each tensor goes to, by name; None where only their sizes matter."""
+        if self.request.shard_keys is not None:
+            return self.request.shard_keys
+        return self.staged.devices if isinstance(self.staged, StagedStrings) else None
+
+    def _largest_file(self) -> int:
+        """How large a data file may grow."""
+        if self._shard_keys is None:
+            return largest_shard(self.shard_bytes, self.outer.store, self.staged.nbytes, self.outer.concurrency)
+        # One for each key, where it can be: not several, as they would be written the fastest.
+        return min(self.shard_bytes, self.outer.store.capabilities.max_object_bytes)
+
+    def _planned_files(self, tensors: Sequence[TensorLeaf], shard_bytes: int) -> list[ShardPlan]:
+        keys = self._shard_keys
+        return plan_data(tensors, shard_bytes) if keys is None else plan_shards(tensors, shard_bytes, keys)
+
     async def _look(self) -> tuple[FolderRecords, Sequence[ObjectInfo]]:
         """What stands at the slots, and beside the records."""
         found, listing = await run_both(self._choose_slot(), self.outer.store.list(delimiter=True))
@@ -80,8 +100,10 @@ class TensorFlowAttempt(Attempt):
         path = index_path(name)
         paths = {item.path for item in listing.objects}
         committed = any(isinstance(one.record, CommitRecord) for one in found.records.values())
-        if path in paths and found.records and not committed:
+        if not paths.isdisjoint((path, name)) and found.records and not committed:
             await self.files.publish(name)  # ours, perhaps, and to be deleted
+            listing = await self.outer.store.list(delimiter=True)
+            paths = {item.path for item in listing.objects}
         if path in paths:
             self._standing = await read_if_there(self.outer, path)
         if not self.request.overwrite and not committed and (self._standing is not None or name in paths):
@@ -113,23 +135,7 @@ class TensorFlowAttempt(Attempt):
             raise RuntimeError("nothing was written that could be merged")
         name = self.request.name
         copy = FileEntry(self.folder + INDEX_COPY, len(self._index), crc_of(self._index))
-        manifest = Manifest(
-            name=name,
-            step=self.request.step,
-            slot=self.slot,
-            created=self.root.now(),
-            writer=self.writer,
-            save_id=self.save_id,
-            sequence=sequence,
-            world_size=1,
-            tree=self.staged.tree,
-            tensors={},
-            files=[copy],
-            total_bytes=sum(file.size for file in part.files),
-            metrics=dict(self.request.metrics),
-            metadata=self.request.metadata,
-            saver=dict(self.saver),
-        )
+        manifest = self._manifest(sequence, [copy], {}, part.files)
         ready = Ready(self._index, self._plan, self._standing)
         # At once: none of them says anything about the others.
         await run_all(
@@ -145,6 +151,7 @@ class TensorFlowAttempt(Attempt):
 
     async def commit(self, manifest: Manifest) -> Committed:
         """See `Attempt`."""
+        self.files.called(self.save_id, self.path)
         committed = await Attempt.commit(self, manifest)
         self.files.publisher.committed(self.request.name, self.save_id)
         return committed

@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from asyncsaver.aio.tasks import run_both
+from asyncsaver.aio.tasks import run_all, run_both
 from asyncsaver.catalog.companions import Companions
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import InvalidStateError, ManifestError, StoreError
 from asyncsaver.formats.tensorflow.bundle import decode_shards, index_path
+from asyncsaver.formats.tensorflow.naming import RECORDS
 from asyncsaver.layout.tensorflow_names import (
-    RECORDS,
     SIDECAR_COPY,
     Claim,
     Plan,
@@ -29,6 +29,7 @@ from asyncsaver.layout.tensorflow_names import (
 )
 from asyncsaver.layout.tensorflow_publish import Publisher, newest_committed
 from asyncsaver.layout.tensorflow_state import StateText
+from asyncsaver.layout.tensorflow_v1_names import SINGLE, is_alone, is_lost, is_published, path_of, tables_of
 from asyncsaver.model.catalog import Catalog, Folder, Listed
 from asyncsaver.model.manifest import CommitRecord, Deleted
 from asyncsaver.model.names import save_folder
@@ -61,6 +62,7 @@ class TensorFlowFiles(Companions):
         self._records = records
         self._state = state
         self.publisher = Publisher(outer, records)
+        self._paths: dict[str, str] = {}  # save id → how TensorFlow calls what it has committed
 
     async def claim(self, name: str, plan: Plan, needed: int, taken: Collection[int]) -> int:
         """Claim names for data files; returns the N of ``-of-N``.
@@ -76,11 +78,9 @@ class TensorFlowFiles(Companions):
             StoreError: the store failed.
         """
         claim = msgspec.json.encode(Claim(plan.save_id))
-        content = msgspec.json.encode(plan)
         for shards in free_shards(taken, needed, MOST_FILES):
             won, _ = await run_both(
-                create_own(self._records, claim_path(name, shards), claim),
-                self._records.store.put(plan_path(name, plan.save_id, shards), content),
+                create_own(self._records, claim_path(name, shards), claim), self.plan(name, plan, shards)
             )
             if won:
                 return shards
@@ -88,6 +88,14 @@ class TensorFlowFiles(Companions):
             f"{self._outer.store.url}/{name}: no names are left for {needed} data files; TensorFlow's format has at most "
             f"{MOST_FILES}, and none is used again for a month"
         )
+
+    async def plan(self, name: str, plan: Plan, shards: int) -> None:
+        """Write a plan: for these names, without a claim to them."""
+        await self._records.store.put(plan_path(name, plan.save_id, shards), msgspec.json.encode(plan))
+
+    def called(self, save_id: str, path: str) -> None:
+        """Note how TensorFlow calls what a save is going to commit: by its name, or by a pattern."""
+        self._paths[save_id] = path
 
     async def publish(self, name: str) -> None:
         """See `Companions`."""
@@ -99,7 +107,17 @@ class TensorFlowFiles(Companions):
         there = {item.path for item in objects}
         lost: list[str] = []
         for entry in catalog.checkpoints:
-            held = any(is_hold(item.path) for item in catalog.folders[entry.name].saves.get(entry.save_id, ()))
+            saved = catalog.folders[entry.name].saves.get(entry.save_id, ())
+            self._paths[entry.save_id] = path_of(saved, entry.name)
+            tables = tables_of(saved, entry.name)
+            if tables:
+                alone = is_alone(catalog, entry)
+                if is_lost(entry.name, saved, tables, there, alone=alone):
+                    lost.append(entry.name)
+                elif not (dry_run or (alone and is_published(saved) and tables.keys() <= there)):
+                    await self.publisher.publish(entry.name)
+                continue
+            held = any(is_hold(item.path) for item in saved)
             published = index_path(entry.name) in there
             missing = not published and not data_files(objects, entry.name)
             if missing and await self.publisher.evidence.is_lost(entry.name, entry.save_id):
@@ -109,7 +127,7 @@ class TensorFlowFiles(Companions):
         if not dry_run:
             committed = {entry.name for entry in catalog.checkpoints}
             for name in catalog.folders.keys() - committed:
-                if index_path(name) in there:
+                if not there.isdisjoint((index_path(name), name)):
                     await self.publisher.publish(name)  # brought back by a request that was carried out late, perhaps
         return lost
 
@@ -122,7 +140,10 @@ class TensorFlowFiles(Companions):
     ) -> None:
         """See `Companions`."""
         if staying:
-            await self._state.announce(staying, leaving, gone, last_preserved)
+            paths = await run_all(self._path_of(entry.name, entry.save_id) for entry in staying)
+            named = [(path, entry.created) for path, entry in zip(paths, staying, strict=True)]
+            names = {entry.name for entry in staying}
+            await self._state.announce(named, {*leaving, *names}, gone, last_preserved)
 
     async def remove(self, name: str, save_id: str) -> None:
         """See `Companions`."""
@@ -132,22 +153,30 @@ class TensorFlowFiles(Companions):
             isinstance(one.record, Deleted) and one.record.save_id == save_id for one in found.records.values()
         )
         if deleted:
-            await self.publisher.publish(name)
+            await self.publisher.publish(name, found)
+            if tables_of(saved, name):
+                # At once: should one of them come back late, it needs nothing that is gone.
+                await self._remove_tables(name, save_id, saved)
             await self._wait_for_holds(save_folder(name, save_id), saved)
         objects = (await self._outer.store.list(delimiter=True)).objects
-        for shards in filter(None, map(shards_of, [item.path for item in saved])):
-            if await self.publisher.evidence.owner_of(name, shards) != save_id:
+        for shards in [shards for item in saved if (shards := shards_of(item.path)) is not None]:
+            if shards == SINGLE:
+                if deleted:
+                    await self._remove_single(name, save_id)
+            elif await self.publisher.evidence.owner_of(name, shards) != save_id:
                 continue
             objects = await self._remove_data(name, shards, objects)
-            if deleted:
+            if deleted and any(item.path.endswith(f"/{SIDECAR_COPY}") for item in saved):
                 await self._remove_sidecar(name, plan_path(name, save_id, shards))
             await self._renew(claim_path(name, shards))
         await self._expire(found.folder, data_files(objects, name))
+        self._paths.pop(save_id, None)
 
     async def purge(self, grace: timedelta) -> None:
         """See `Companions`. Claims that nothing needs go when no request can be on its way any more."""
         own = [f"{RECORDS}/{save_folder(name, save_id)}" for save_id, name in self._records.own_saves.items()]
         own += [f"{name}.data-" for name in self._records.own_saves.values()]
+        own += self.publisher.tables.copying
         await self._outer.store.purge(grace, spare=own, vacant=self._is_ours)
         catalog = await self._records.load()
         self._records.saw_store_time([await store_time(self._records)])
@@ -194,18 +223,43 @@ class TensorFlowFiles(Companions):
         Returns:
             What is listed now.
         """
-        files = data_files(objects, name).get(shards, [])
+        named = data_files(objects, name).get(shards, [])
+        files = await self.publisher.tables.without_strangers([item for item in objects if item.path in named])
         if not files or await self._names(name, shards):
             return objects
         for error in (await self._outer.store.delete(files)).values():
             raise error
         objects = (await self._outer.store.list(delimiter=True)).objects
-        left = data_files(objects, name).get(shards, [])
+        left = [item.path for item in objects if item.path in files]
         if left:
             raise StoreError(
                 f"{self._outer.store.url}/{left[0]} is still listed after it was deleted", retryable=True, path=left[0]
             )
         return objects
+
+    async def _remove_tables(self, name: str, save_id: str, saved: Sequence[Listed]) -> None:
+        """Delete what was published of a save of V1."""
+        for shards in [shards for item in saved if (shards := shards_of(item.path)) is not None]:
+            if shards == SINGLE:
+                await self._remove_single(name, save_id)
+            elif await self.publisher.evidence.owner_of(name, shards) == save_id:
+                await self._remove_data(name, shards, (await self._outer.store.list(delimiter=True)).objects)
+
+    async def _remove_single(self, name: str, save_id: str) -> None:
+        """Delete the one file of a save of V1, unless it is about to be replaced by that of another one."""
+        tables = self.publisher.tables
+        async with tables.turn:
+            found = await self._records.reader.folder(name)
+            record = newest_committed(found)
+            if isinstance(record, CommitRecord) and name in tables_of(found.folder.saves.get(record.save_id, ()), name):
+                return
+            await tables.withdraw(found, save_id=save_id)
+
+    async def _path_of(self, name: str, save_id: str) -> str:
+        """How TensorFlow calls a checkpoint."""
+        if save_id not in self._paths:
+            self._paths[save_id] = path_of((await self._records.store.list(save_folder(name, save_id))).objects, name)
+        return self._paths[save_id]
 
     async def _renew(self, path: str) -> None:
         """Write a claim once more, so that its time counts from now: a deletion sent twice must meet nobody else's files."""

@@ -21,7 +21,8 @@ INDEX_COPY = "tensors.index"
 SIDECAR_COPY = "sidecar"
 """Likewise the sidecar."""
 
-_DATA = re.compile(r"\.data-([0-9]{5})-of-([0-9]{5})")
+_DATA = re.compile(r"(?:\.data)?-([0-9]{5})-of-([0-9]{5})")
+_SHARD_SUFFIX = len("-00000-of-00001")
 _HOLD = re.compile(r"publishing-[0-9a-f]{16}\.json")
 
 
@@ -88,12 +89,17 @@ def shards_of(path: str) -> int | None:
 
 
 def data_files(objects: Iterable[Listed], name: str) -> dict[int, list[str]]:
-    """The data files of a checkpoint among what is listed, by the N of their names."""
+    """The data files of a checkpoint, or the files of a sharded one of V1, among what is listed, by the N of their names."""
     found: dict[int, list[str]] = {}
     for item in objects:
         if item.path.startswith(name) and (match := _DATA.fullmatch(item.path, len(name))):
             found.setdefault(int(match[2]), []).append(item.path)
     return found
+
+
+def is_data(path: str) -> bool:
+    """Whether one of `data_files` is of V2."""
+    return path[:-_SHARD_SUFFIX].endswith(".data")
 
 
 def free_shards(taken: Collection[int], needed: int, most: int) -> list[int]:
@@ -118,15 +124,16 @@ def data_paths(name: str, files: int, shards: int) -> list[str]:
 
 def decode_plan(data: bytes, where: str) -> Plan:
     """Read a plan; raises `ManifestError` for what is none."""
-    return _decode(data, where, Plan)
+    return decode_as(data, where, Plan)
 
 
 def decode_claim(data: bytes, where: str) -> Claim:
     """Read a claim; raises `ManifestError` for what is none."""
-    return _decode(data, where, Claim)
+    return decode_as(data, where, Claim)
 
 
-def _decode(data: bytes, where: str, kind: type[T]) -> T:
+def decode_as(data: bytes, where: str, kind: type[T]) -> T:
+    """Read what JSON of one of these kinds says; raises `ManifestError` for what is none."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -20,8 +20,10 @@ from asyncsaver.aio.completion import to_completion
 from asyncsaver.catalog.reader import FolderRecords
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import (
+    CheckpointCorruptError,
     ManifestError,
     ObjectExistsError,
+    ObjectNotFoundError,
     PreconditionFailedError,
     StoreError,
 )
@@ -33,6 +35,8 @@ from asyncsaver.layout.tensorflow_names import (
     hold_path,
     is_hold,
 )
+from asyncsaver.layout.tensorflow_v1_names import tables_of
+from asyncsaver.layout.tensorflow_v1_publish import Standing, Tables
 from asyncsaver.model.manifest import CommitRecord
 from asyncsaver.model.names import save_folder
 from asyncsaver.save.exclusive import read_if_there
@@ -83,19 +87,25 @@ class Publisher:
 
     Attributes:
         evidence: about both.
+        tables: V1 files.
     """
 
     def __init__(self, outer: Root, records: Root) -> None:
         self._outer = outer
         self._records = records
         self.evidence = Evidence(outer, records)
+        self.tables = Tables(outer, records, self.evidence)
         self._ready: dict[str, Ready] = {}
         self._holds: dict[str, _Hold] = {}
 
     async def prepare(self, name: str, ready: Ready) -> None:
         """An attempt is about to commit: hold its data, and remember what is to be published then."""
-        hold = self._holds[ready.plan.save_id] = self._new_hold(name, ready.plan.save_id)
         self._ready[name] = ready
+        await self.hold(name, ready.plan.save_id)
+
+    async def hold(self, name: str, save_id: str) -> None:
+        """An attempt is about to commit: hold its data."""
+        hold = self._holds[save_id] = self._new_hold(name, save_id)
         await self._records.store.put(hold.path, b"{}")
 
     def committed(self, name: str, save_id: str) -> None:
@@ -111,11 +121,16 @@ class Publisher:
             del self._ready[name]
         self._holds.pop(save_id, None)
 
-    async def publish(self, name: str) -> None:
-        """Let ``P.index`` be what it should be. Runs to its end even when cancelled; see `Companions.publish`."""
-        await to_completion(self._publish(name))
+    async def publish(self, name: str, found: FolderRecords | None = None) -> None:
+        """Let ``P.index`` be what it should be. Runs to its end even when cancelled; see `Companions.publish`.
 
-    async def _publish(self, name: str) -> None:
+        Args:
+            name: of the checkpoint.
+            found: its records as they were a moment ago, if that is known: what is done then is looked at again.
+        """
+        await to_completion(self._publish(name, found))
+
+    async def _publish(self, name: str, seen: FolderRecords | None) -> None:
         ready = self._ready.get(name)
         if ready is not None and ready.committed:
             del self._ready[name]
@@ -128,8 +143,10 @@ class Publisher:
             for attempt in range(_TRIES):
                 if attempt > 2:  # overtaken: wait a little, or two publishers might keep in step
                     await asyncio.sleep(full_jitter(attempt, rng=rng, base=0.01, cap=1.0))
-                if await self._converge(name, made):
+                found = seen or await self._records.reader.folder(name)
+                if await self._converge(name, found, made):
                     return
+                seen = None
         finally:
             await self._let_go(made.values())
         path = index_path(name)
@@ -139,21 +156,23 @@ class Publisher:
             path=path,
         )
 
-    async def _converge(self, name: str, made: dict[str, _Hold]) -> bool:
+    async def _converge(self, name: str, found: FolderRecords, made: dict[str, _Hold]) -> bool:
         """Do the next thing that is needed; True where nothing was.
 
         Args:
             name: of the checkpoint.
+            found: its records.
             made: holds by save id, of saves that others have committed.
         """
-        found = await self._records.reader.folder(name)
-        standing = await read_if_there(self._outer, index_path(name))
         record = newest_committed(found)
+        if isinstance(record, CommitRecord) and tables_of(found.folder.saves.get(record.save_id, ()), name):
+            return await self._converge_tables(name, made)
+        standing = await read_if_there(self._outer, index_path(name))
         if isinstance(record, ManifestError):
             log.warning("%s: not published: %s", self._outer.store.url, record)
             return True
         if record is None:
-            return await self._withdraw(name, standing)
+            return await self._withdraw(name, standing) and await self._withdraw_table(name)
         index = await self.evidence.copy_of(name, record.save_id)
         plan = None if index is None else await self.evidence.plan_of(name, record.save_id, index)
         if index is None or plan is None:
@@ -189,16 +208,64 @@ class Publisher:
             raise error
         return False  # somebody may have committed one, and this may have been his
 
+    async def _withdraw_table(self, name: str) -> bool:
+        """Likewise a V1 file. Looked at in turn: this process may have committed one meanwhile."""
+        async with self.tables.turn:
+            found = await self._records.reader.folder(name)
+            return newest_committed(found) is None and await self.tables.withdraw(found)
+
+    async def _converge_tables(self, name: str, made: dict[str, _Hold]) -> bool:
+        """As `_converge`, of V1. Looked at in turn: what was seen before may be gone."""
+        async with self.tables.turn:
+            found = await self._records.reader.folder(name)
+            record = newest_committed(found)
+            tables = await self.tables.look(found, record.save_id) if isinstance(record, CommitRecord) else None
+            return tables is not None and await self._show_tables(tables, made)
+
+    async def _show_tables(self, tables: Standing, made: dict[str, _Hold]) -> bool:
+        """As `_converge`, of a save of V1 files."""
+        where = f"{self._outer.store.url}/{tables.name}"
+        if tables.state == "lost":
+            log.warning("%s: its files were deleted by somebody else", where)
+            return True
+        if tables.state == "replaced":
+            return True
+        hold = self._holds.get(tables.save_id) or made.get(tables.save_id)
+        if tables.state == "published":
+            await self.tables.finish(tables)
+            own = self._holds.pop(tables.save_id, None)
+            if own is not None:
+                await self._let_go([own])
+            return True
+        if hold is None:
+            hold = made[tables.save_id] = self._new_hold(tables.name, tables.save_id)
+            await self._records.store.put(hold.path, b"{}")  # and look again: the record may have been deleted before
+            return False
+        try:
+            if tables.plan is not None:
+                await self._show_sidecar(tables.name, tables.plan)
+            await self.tables.show(tables)
+        except (CheckpointCorruptError, ManifestError, ObjectNotFoundError) as error:
+            log.warning("%s: not published: %s", where, error)
+            return True
+        except StoreError as error:
+            hold.answered = hold.answered and not error.retryable
+            raise
+        return False
+
     async def _show(self, name: str, index: bytes, plan: Plan, standing: Blob | None, hold: _Hold) -> bool:
         """Write sidecar and index; False where it is not known that they stand."""
-        if plan.meta_suffix is not None:
-            sidecar = await read_if_there(self._records, save_folder(name, plan.save_id) + SIDECAR_COPY)
-            path = meta_graph_filename(name, plan.meta_suffix)
-            there = await read_if_there(self._outer, path)
-            known = sidecar is None or (there is not None and there.data == sidecar.data)
-            if sidecar is not None and not known and not await self._put(path, sidecar.data, there, None):
-                return False
-        return await self._put(index_path(name), index, standing, hold)
+        return await self._show_sidecar(name, plan) and await self._put(index_path(name), index, standing, hold)
+
+    async def _show_sidecar(self, name: str, plan: Plan) -> bool:
+        """Write the sidecar, if there is one; False where it is not known that it stands."""
+        if plan.meta_suffix is None:
+            return True
+        sidecar = await read_if_there(self._records, save_folder(name, plan.save_id) + SIDECAR_COPY)
+        path = meta_graph_filename(name, plan.meta_suffix)
+        there = await read_if_there(self._outer, path)
+        known = sidecar is None or (there is not None and there.data == sidecar.data)
+        return sidecar is None or known or await self._put(path, sidecar.data, there, None)
 
     async def _put(self, path: str, data: bytes, standing: Blob | None, hold: _Hold | None) -> bool:
         """Write, unless what stands there is not what is to be replaced any more; False where that is not clear."""

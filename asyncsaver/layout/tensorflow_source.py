@@ -51,7 +51,7 @@ async def read_own(outer: Root, records: Root, evidence: Evidence, found: Found)
         if standing is not None and await evidence.is_foreign(name, manifest.save_id, standing):
             return None
         if standing is None and not data_files(listing.objects, name):
-            raise _deleted(outer, name)
+            raise deleted_by_others(outer, name)
 
     def described() -> tuple[Source, Sequence[str]]:
         decoded = decode_index(index, index_path(name))
@@ -76,8 +76,9 @@ async def _explain(outer: Root, records: Root, manifest: Manifest, error: Checkp
     objects = (await outer.store.list(delimiter=True)).objects
     there = any(item.path == index_path(manifest.name) for item in objects)
     if not there and not data_files(objects, manifest.name):
-        raise _deleted(outer, manifest.name) from error
+        raise deleted_by_others(outer, manifest.name) from error
 
 
-def _deleted(outer: Root, name: str) -> CheckpointDeletedError:
+def deleted_by_others(outer: Root, name: str) -> CheckpointDeletedError:
+    """What to raise for a checkpoint of ours of which only the record is left."""
     return CheckpointDeletedError(f"{outer.store.url}/{name}: somebody else has deleted its files")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from asyncsaver.model.dtypes import Array, DType, dtype_name, storage_order
 from asyncsaver.model.flatten import TensorLeaf, flatten
 from asyncsaver.model.leaves import Adapters
 from asyncsaver.model.partitioned import Partitioned
+from asyncsaver.model.shard_keys import device_of
 from asyncsaver.save.stage import Staged
 from asyncsaver.save.tensorflow_data import Bundle, SliceOf
 
@@ -30,9 +31,17 @@ class StagedStrings(Staged):
 
     Attributes:
         strings: checksums of the tensors of strings, by name.
+        devices: where each tensor was when it was staged, by name, if that decides about its shard.
     """
 
     strings: Mapping[str, int] = field(default_factory=dict)
+    devices: Mapping[str, str] | None = None
+
+
+def stage_sharded(state: object, adapters: Adapters) -> StagedStrings:
+    """As `stage_tensorflow`, and note the devices, which a snapshot does not know any more."""
+    staged = stage_tensorflow(state, adapters)
+    return replace(staged, devices={leaf.name: device_of(leaf.value) for leaf in staged.tensors})
 
 
 def stage_tensorflow(state: object, adapters: Adapters) -> StagedStrings:

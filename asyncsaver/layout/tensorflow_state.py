@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import posixpath
 from collections.abc import Callable, Collection, Sequence
@@ -11,9 +12,9 @@ from datetime import datetime
 from asyncsaver.catalog.root import Root
 from asyncsaver.errors import ManifestError, ObjectNotFoundError
 from asyncsaver.formats.tensorflow.bundle import index_path
+from asyncsaver.formats.tensorflow.naming import prefix_of, shard_paths
 from asyncsaver.formats.tensorflow.state_text import State, decode_state, encode_state
 from asyncsaver.layout.tensorflow_names import crc_of
-from asyncsaver.model.statefile import Entry
 from asyncsaver.save.exclusive import read_if_there
 from asyncsaver.tensorflow.merge import merge_states
 from asyncsaver.tensorflow.paths import Folder
@@ -69,27 +70,33 @@ class StateText:
 
     async def announce(
         self,
-        staying: Sequence[Entry],
-        leaving: Collection[str],
+        staying: Sequence[tuple[str, datetime]],
+        known: Collection[str],
         gone: Collection[str],
         last_preserved: datetime | None,
     ) -> None:
-        """Let it list these, after what others have put there; see `Companions.announce`."""
+        """Let it list these, after what others have put there; see `Companions.announce`.
+
+        Args:
+            staying: how TensorFlow calls them, and when they were saved, oldest first.
+            known: names of these and of all others of ours.
+            gone: names of those that were deleted.
+            last_preserved: when the last one was kept for good.
+        """
         listed = staying[-1:] if self._only_last else staying
-        paths = tuple(self._path(entry.name) for entry in listed)
+        paths = tuple(self._path(path) for path, _ in listed)
         wanted = State(
             paths[-1],
             paths,
-            tuple(entry.created.timestamp() for entry in listed),
+            tuple(created.timestamp() for _, created in listed),
             0.0 if last_preserved is None else last_preserved.timestamp(),
         )
-        dropped = {*leaving, *(entry.name for entry in staying)} - {entry.name for entry in listed}
         back: list[str] = []  # deleted by us, and listed by others since
 
         def change(found: State) -> State:
-            merged = merge_states(found, wanted, [self._path(name) for name in dropped], self._folder.identity)
-            named = [self._name_of(path) for path in merged.paths]
-            back[:] = [name for name in named if name is not None and name in gone]
+            dropped = [path for path in found.paths if path not in paths and self._name_of(path) in known]
+            merged = merge_states(found, wanted, dropped, self._folder.identity)
+            back[:] = [path for path in merged.paths if self._name_of(path) in gone]
             if len(merged.paths) > len(paths) and not self._warned:
                 self._warned = True
                 log.warning(
@@ -101,10 +108,10 @@ class StateText:
             return merged
 
         await self._change(change)
-        if missing := [name for name in back if not await self._stands(name)]:
+        if missing := {self._name_of(path) for path in back if not await self._stands(path)}:
             await self.forget(missing)
 
-    async def forget(self, names: Collection[str]) -> None:
+    async def forget(self, names: Collection[str | None]) -> None:
         """Let it not list these any more. Where it lists nothing else, it stays as it is."""
 
         def change(found: State) -> State:
@@ -139,16 +146,18 @@ class StateText:
             return _NOTHING
 
     def _path(self, name: str) -> str:
+        """As what a checkpoint stands in the file: its path, or of a sharded one of V1 the pattern."""
         return self._folder.stored(posixpath.join(self._folder.url, name), relative=self._relative)
 
     def _name_of(self, path: str) -> str | None:
         """The name of a checkpoint in this folder; None for one elsewhere."""
         name = path.rpartition("/")[2]
-        return name if name and self._folder.identity(path) == self._folder.identity(name) else None
+        return prefix_of(name) if name and self._folder.identity(path) == self._folder.identity(name) else None
 
-    async def _stands(self, name: str) -> bool:
-        try:
-            await self._outer.store.head(index_path(name))
-        except ObjectNotFoundError:
-            return False
-        return True
+    async def _stands(self, path: str) -> bool:
+        name = path.rpartition("/")[2]
+        for one in (index_path(name), *(shard_paths(name) or [name])[:1]):
+            with contextlib.suppress(ObjectNotFoundError):
+                await self._outer.store.head(one)
+                return True
+        return False

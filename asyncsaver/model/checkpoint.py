@@ -125,7 +125,7 @@ def _check_text(value: str, path: str) -> str:
 
 
 def checkpoint_of(
-    record: CommitRecord | Entry, url: str, *, pinned: bool, stats: SaveStats | None = None
+    record: CommitRecord | Entry, url: str, *, pinned: bool, stats: SaveStats | None = None, path: str | None = None
 ) -> Checkpoint:
     """Describe a committed checkpoint to users.
 
@@ -134,9 +134,10 @@ def checkpoint_of(
         url: of the root.
         pinned: whether a pin stands beside it.
         stats: of the save that made it.
+        path: what its URL ends in, if that is not its name.
     """
     return Checkpoint(
-        url=f"{url.rstrip('/')}/{record.name}",
+        url=f"{url.rstrip('/')}/{path or record.name}",
         name=record.name,
         step=record.step,
         slot=record.slot,

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
+from asyncsaver.model.partitioned import Partitioned
+
+_CPU = "cpu"
 _NOTHING: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
@@ -35,3 +39,10 @@ def shards_by_key(
     for name in names:
         shards.setdefault(key(name), []).append(name)
     return dict(sorted(shards.items()))
+
+
+def device_of(value: Any) -> str:
+    """Where an array is; of slices, the first one. What is no array of a framework's is in the memory of the CPU."""
+    if isinstance(value, Partitioned):
+        value = value.slices[0].array
+    return str(getattr(value, "device", _CPU))

@@ -13,7 +13,7 @@ class TensorFlowConfig:
 
     Attributes:
         write_version: "v1" or "v2".
-        sharded: of V1, whether there may be several files.
+        sharded: whether each shard key, or device, has data files of its own.
         latest_filename: the name of the text file that lists checkpoints.
         save_relative_paths: whether paths in it are relative on a local disk too.
     """

@@ -83,6 +83,7 @@ async def prune_entries(
     writer: str,
     dry_run: bool = False,
     lost: Collection[str] = (),
+    saved: str | None = None,
 ) -> PruneReport:
     """Decide on the checkpoints that a state lists, and delete those that are not kept.
 
@@ -95,6 +96,7 @@ async def prune_entries(
         writer: goes into tombstones.
         dry_run: only say what would be done.
         lost: names of checkpoints of which nothing but the record is left.
+        saved: the name of the one that was saved a moment ago.
 
     Raises:
         StoreError: the store cannot be reached at all. What could not be deleted is in the report.
@@ -120,6 +122,10 @@ async def prune_entries(
                 changes.entries[decision.entry.path] = msgspec.structs.replace(decision.entry, preserved=True)
         if root.companions is not None:
             staying = verdict.staying
+            # One that is kept for good, and was saved again, is the latest all the same.
+            newest = max(there, key=lambda entry: entry.order, default=None)
+            if newest is not None and newest.preserved and newest.name == saved:
+                staying = [*staying, newest]
             leaving = {entry.name for entry in found.checkpoints} - {entry.name for entry in staying}
             retired = {entry.name for entry in found.retired} - {entry.name for entry in found.checkpoints}
             await root.companions.announce(staying, leaving, retired, verdict.last_preserved)

@@ -17,7 +17,17 @@ from asyncsaver.formats import native
 from asyncsaver.formats.encodings import encode_body
 from asyncsaver.formats.safetensors import encode_index
 from asyncsaver.model.checkpoint import Progress
-from asyncsaver.model.manifest import Aborted, Body, CommitRecord, FileEntry, Json, Manifest, Part, summary_of
+from asyncsaver.model.manifest import (
+    Aborted,
+    Body,
+    CommitRecord,
+    FileEntry,
+    Json,
+    Manifest,
+    Part,
+    TensorEntry,
+    summary_of,
+)
 from asyncsaver.model.merge import check_sizes, merge_parts
 from asyncsaver.model.names import (
     INDEX_FILE,
@@ -51,6 +61,7 @@ class Request:
         recorded: whether the state file is to list it, and retention to decide on it. If not, it stays for good.
         meta: a sidecar that goes with it, in formats that have one.
         meta_suffix: what the sidecar's name ends in.
+        shard_keys: name of each tensor → the key of its shard, where that is settled; in formats with such shards.
     """
 
     name: str
@@ -63,6 +74,7 @@ class Request:
     recorded: bool = True
     meta: bytes | None = None
     meta_suffix: str = "meta"
+    shard_keys: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,6 +120,11 @@ class Attempt:
     def folder(self) -> str:
         """Everything that this attempt writes before the commit, with a trailing slash."""
         return save_folder(self.request.name, self.save_id)
+
+    @property
+    def path(self) -> str:
+        """What the URL of the checkpoint ends in."""
+        return self.request.name
 
     async def _choose_slot(self) -> FolderRecords:
         """Look at what stands at the slots; raises `CheckpointExistsError`."""
@@ -161,7 +178,29 @@ class Attempt:
 
     async def _merge(self, part: Part, sequence: int) -> Manifest:
         files, tensors = await self.root.threads.run(merge_parts, [part], save_id=self.save_id, world_size=1)
-        manifest = Manifest(
+        manifest = self._manifest(sequence, files, tensors)
+        # At once: none of them says anything about the others.
+        await run_all(
+            [self._put_part(part), self._put_index(part), self._put_body(manifest), self._check_written(files)]
+        )
+        return manifest
+
+    def _manifest(
+        self,
+        sequence: int,
+        files: list[FileEntry],
+        tensors: dict[str, TensorEntry],
+        holding: Sequence[FileEntry] | None = None,
+    ) -> Manifest:
+        """What is to be committed.
+
+        Args:
+            sequence: of the commit.
+            files: those that it lists.
+            tensors: likewise.
+            holding: the files that hold the tensors, where it does not list those.
+        """
+        return Manifest(
             name=self.request.name,
             step=self.request.step,
             slot=self.slot,
@@ -173,16 +212,11 @@ class Attempt:
             tree=self.staged.tree,
             tensors=tensors,
             files=files,
-            total_bytes=sum(file.size for file in files),
+            total_bytes=sum(file.size for file in (files if holding is None else holding)),
             metrics=dict(self.request.metrics),
             metadata=self.request.metadata,
             saver=dict(self.saver),
         )
-        # At once: none of them says anything about the others.
-        await run_all(
-            [self._put_part(part), self._put_index(part), self._put_body(manifest), self._check_written(files)]
-        )
-        return manifest
 
     async def commit(self, manifest: Manifest) -> Committed:
         """Make it a checkpoint. Runs to its end even when cancelled; `outcome` then tells what became of it."""

@@ -99,7 +99,7 @@ class SaveLine:
 
     Attributes:
         state_error: why the state file could not be written after the latest commit; None once it could.
-        staying: names of the checkpoints about which retention decides again, as of the latest save.
+        staying: names of the checkpoints about which retention decides again, as of the latest save, or of the list that was set.
     """
 
     root: Root
@@ -189,7 +189,9 @@ class SaveLine:
             saver=self.root.label,
         )
         request.report(Progress("committed", request.step, staged.nbytes, staged.nbytes))
-        checkpoint = checkpoint_of(committed.manifest, self.root.url, pinned=attempt.pinned, stats=stats)
+        checkpoint = checkpoint_of(
+            committed.manifest, self.root.url, pinned=attempt.pinned, stats=stats, path=attempt.path
+        )
         self.root.tell(checkpoint, stats)
         return checkpoint
 
@@ -287,7 +289,9 @@ class SaveLine:
         self._sequence = max([self._sequence, *(other.sequence for other in state.entries)])
         self.settings.policy.saved(entry.name, entry.created)
         try:
-            report = await prune_entries(self.root, self.settings.policy, state, writer=self.settings.writer)
+            report = await prune_entries(
+                self.root, self.settings.policy, state, writer=self.settings.writer, saved=entry.name
+            )
         except StoreError as error:
             log.warning("%s: pruning failed: %s", self.root.store.url, error)
             return None, str(error)

@@ -13,6 +13,7 @@ from asyncsaver.formats.tensorflow.ordered_code import Slice
 from asyncsaver.model.digests import crc32c_digest
 from asyncsaver.model.flatten import TensorLeaf
 from asyncsaver.model.manifest import FileEntry
+from asyncsaver.model.shard_keys import shards_by_key
 from asyncsaver.model.shards import Placed, ShardPlan
 from asyncsaver.save.contents import Contents, InMemory
 from asyncsaver.save.stage import Staged
@@ -82,6 +83,26 @@ def plan_data(tensors: Sequence[TensorLeaf], shard_bytes: int) -> list[ShardPlan
         placed.append(Placed(index, filled, filled + tensor.nbytes))
         filled += tensor.nbytes
     return [*plans, ShardPlan(placed, filled)]
+
+
+def plan_shards(tensors: Sequence[TensorLeaf], shard_bytes: int, keys: Mapping[str, str]) -> list[ShardPlan]:
+    """Fill data files for each key apart, by the order of the keys, with its tensors in the order of their names.
+
+    Args:
+        tensors: in any order; slices of one tensor stay in theirs.
+        shard_bytes: how large one may grow before the next one for the same key begins.
+        keys: of the tensors, by name.
+    """
+    places: dict[str, list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        places.setdefault(tensor.name, []).append(index)
+    plans: list[ShardPlan] = []
+    for names in shards_by_key(sorted(places), keys.__getitem__).values():
+        chosen = [index for name in names for index in places[name]]
+        for plan in plan_data([tensors[index] for index in chosen], shard_bytes):
+            placed = [Placed(chosen[item.index], item.start, item.stop) for item in plan.tensors]
+            plans.append(ShardPlan(placed, plan.nbytes))
+    return plans or [ShardPlan((), 0)]
 
 
 async def put_data(

@@ -69,6 +69,7 @@ async def write_v1(
     step: int | None = None,
     report: Callable[[Progress], None] | None = None,
     begun: asyncio.Event | None = None,
+    note: str = "",
 ) -> list[FileEntry]:
     """Write V1 files, side by side, within the memory budget.
 
@@ -78,6 +79,7 @@ async def write_v1(
         step: for progress reports.
         report: told as bytes land.
         begun: set once something may be put; None to begin at once.
+        note: stands in each file; see `formats.tensorflow.v1_note`.
 
     Returns:
         What was written, in the order of the files.
@@ -86,7 +88,7 @@ async def write_v1(
         InvalidStateError: V1, or the store, cannot hold a tensor, which the message names. Nothing was put.
         StoreError: a file could not be written. Others may have been.
     """
-    plans = await run_all(root.threads.run(_planned, root.store, path, tensors) for path, tensors in files)
+    plans = await run_all(root.threads.run(_planned, root.store, path, tensors, note) for path, tensors in files)
     largest = max([plan.size for plan in plans], default=1)
     uploads = Uploads(root, step, sum(plan.size for plan in plans), report or _nobody, begun or _at_once())
     turns = asyncio.Semaphore(uploads.at_once(largest))
@@ -167,8 +169,8 @@ class _CopiedBytes(ShardBytes):
         return taken
 
 
-def _planned(store: Store, path: str, tensors: Sequence[V1Tensor]) -> V1Plan:
-    plan = plan_v1(tensors)
+def _planned(store: Store, path: str, tensors: Sequence[V1Tensor], note: str) -> V1Plan:
+    plan = plan_v1(tensors, note)
     largest = store.capabilities.max_object_bytes
     if plan.size > largest:
         raise InvalidStateError(

@@ -10,6 +10,7 @@ from typing import Any
 from asyncsaver.errors import InvalidStateError
 from asyncsaver.model.leaves import Adapters, TensorSpec
 from asyncsaver.model.partitioned import Partitioned
+from asyncsaver.model.shard_keys import device_of, shards_by_key
 from asyncsaver.variables.items import Assign, Custom, Item
 from asyncsaver.variables.leaf import as_leaf
 from asyncsaver.variables.saveable import SaveSpec
@@ -78,7 +79,13 @@ class Bound:
         keys: dict[str, str] = {}
         for item in self._items:
             for spec in item.specs():
-                keys.setdefault(spec.name, spec.shard_key or _device(spec.value))
+                keys.setdefault(spec.name, spec.shard_key or device_of(spec.value))
+        return keys
+
+    def checked_shard_keys(self) -> dict[str, str]:
+        """As `shard_keys`; raises `ValueError` where the tensors of a saveable have several keys."""
+        keys = self.shard_keys()
+        shards_by_key(self.names, keys.__getitem__, together=self.saveables)
         return keys
 
     def assignment(self, found: Mapping[str, TensorSpec], names: Collection[str], *, reshape: bool) -> Assignment:
@@ -150,9 +157,3 @@ def _joined(name: str, parts: Sequence[SaveSpec]) -> Partitioned:
         return Partitioned(shapes.pop(), [(part.slice.offset, part.value) for part in parts if part.slice is not None])
     except ValueError as exc:
         raise InvalidStateError(f"{name}: {exc}") from exc
-
-
-def _device(value: Any) -> str:
-    if isinstance(value, Partitioned):
-        value = value.slices[0].array
-    return str(getattr(value, "device", "cpu"))

@@ -5,17 +5,35 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import signal
 import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from ..doubles.world import for_each  # noqa: TID252 - test folders have no name
 from .grounds import Ground
 from .scenarios import Scenario
 
 REPOSITORY = Path(__file__).parents[2]
 What = Literal["operation", "system call"]
+Judge = Callable[[Ground, Scenario, BaseException | str | None], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One process and where it dies."""
+
+    scenario: Scenario
+    what: What
+    number: int
+    applied: bool
+
+    def __str__(self) -> str:
+        return f"{self.scenario.name}, killed {'after' if self.applied else 'before'} {self.what} {self.number}"
 
 
 class Killer:
@@ -55,6 +73,39 @@ class Killer:
         answer = await self._ask(ground, scenario, what=what, number=number, applied=applied)
         assert answer["status"] in {0, -signal.SIGKILL}
         return bool(answer["status"])
+
+    async def kill_each(
+        self, template: Ground, what: What, chosen: int, scenarios: Sequence[Scenario], judge: Judge
+    ) -> int:
+        """Kill, look and go on, once for each chosen call; returns how many processes were killed.
+
+        Args:
+            template: what stands before; each process gets a copy.
+            what: the calls at which they die.
+            chosen: how many of those, drawn with a fixed seed.
+            scenarios: what they do.
+            judge: gets what a process has left, and how it ended.
+        """
+        kills: list[Kill] = []
+        for scenario in scenarios:
+            count = await self.calls(await template.copy(), scenario, what)
+            assert count > 0, f"{scenario.name} makes no {what}"
+            # System calls follow each other at once: after one is before the next.
+            sides = (False, True) if what == "operation" else (False,)
+            kills += [Kill(scenario, what, number, applied) for number in range(count) for applied in sides]
+        kills = random.Random(chosen).sample(kills, min(len(kills), chosen))
+        killed = 0
+
+        async def check(kill: Kill) -> None:
+            nonlocal killed
+            ground = await template.copy()
+            died = await self.kill(ground, kill.scenario, what, kill.number, applied=kill.applied)
+            killed += died
+            await judge(ground, kill.scenario, "killed" if died else None)
+
+        await for_each(kills, check)
+        assert killed > 0.3 * len(kills)  # how the shards race with each other may change how many calls there are
+        return killed
 
     async def _ask(self, ground: Ground, scenario: Scenario, **job: Any) -> dict[str, Any]:
         assert self._process is not None

@@ -78,6 +78,8 @@ class Scenario:
         removed: names of checkpoints that are gone when it is through.
         max_to_keep: of the saver.
         manifest_format: of the saver; the one before it, and those that come afterwards, write JSON.
+        format: of the saver, and of what stands.
+        before: what stands, in the order of the commits: name, and the number of the state.
     """
 
     name: str
@@ -86,20 +88,26 @@ class Scenario:
     removed: frozenset[str] = field(default_factory=frozenset)
     max_to_keep: int | None = None
     manifest_format: str = "json"
+    format: str = "native"
+    before: tuple[tuple[str, int], ...] = POPULATED
 
     @property
     def after(self) -> dict[str, int]:
         """What stands when it was not interrupted: name → number of the state."""
-        return {name: number for name, number in {**BEFORE, **dict(self.commits)}.items() if name not in self.removed}
+        return {
+            name: number
+            for name, number in (dict(self.before) | dict(self.commits)).items()
+            if name not in self.removed
+        }
 
     def allowed(self, name: str) -> set[int]:
         """The numbers of states that a checkpoint may have after an interruption; 0 for not there."""
-        numbers = {BEFORE.get(name, 0), *(number for of, number in self.commits if of == name)}
+        numbers = {dict(self.before).get(name, 0), *(number for of, number in self.commits if of == name)}
         return numbers | {0} if name in self.removed else numbers
 
     def newest(self, found: Mapping[str, int]) -> str:
         """The name of the checkpoint among those found that was committed last."""
-        return [name for name, number in (*POPULATED, *self.commits) if found.get(name) == number][-1]
+        return [name for name, number in (*self.before, *self.commits) if found.get(name) == number][-1]
 
 
 async def _save_in_background(saver: Saver, part_bytes: int) -> None:
@@ -118,6 +126,12 @@ async def _save_twice_and_prune(saver: Saver, part_bytes: int) -> None:
 async def _save_twice_without_step(saver: Saver, part_bytes: int) -> None:
     await saver.save(state_of(80))
     await saver.save(state_of(81))
+
+
+async def _save_overwrite_and_prune(saver: Saver, part_bytes: int) -> None:
+    await saver.save(large_state(50, part_bytes), step=5, write_meta=b"graph")
+    await saver.save(state_of(30), step=3, overwrite=True)
+    await saver.prune()
 
 
 ALL_BUT_PINNED = frozenset(BEFORE) - {ckpt(1)}
@@ -161,7 +175,16 @@ SCENARIOS = (
         manifest_format="proto",
     ),
 )
-BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+TENSORFLOW = Scenario(
+    "TensorFlow's files",
+    _save_overwrite_and_prune,
+    commits=((ckpt(5), 50), (ckpt(3), 30)),
+    removed=frozenset({ckpt(1), ckpt(2)}),
+    max_to_keep=2,
+    format="tensorflow",
+    before=((ckpt(1), 1), (ckpt(2), 2), (ckpt(3), 3)),
+)
+BY_NAME = {scenario.name: scenario for scenario in (*SCENARIOS, TENSORFLOW)}
 
 
 def saver_for(scenario: Scenario, store: Store) -> Saver:
@@ -174,4 +197,5 @@ def saver_for(scenario: Scenario, store: Store) -> Saver:
         commit_timeout=commit_timeout,
         retry_timeout=0.3,
         manifest_format=scenario.manifest_format,
+        format=scenario.format,
     )

@@ -11,9 +11,9 @@ from asyncsaver import Saver
 from asyncsaver.formats.tensorflow.bundle import Entry, Index, data_path, decode_index
 from asyncsaver.formats.tensorflow.checksum import crc32c
 from asyncsaver.formats.tensorflow.dtypes import STRING, type_of
+from asyncsaver.formats.tensorflow.naming import RECORDS
 from asyncsaver.formats.tensorflow.strings import StringEncoding
 from asyncsaver.layout.tensorflow import TensorFlowLayout
-from asyncsaver.layout.tensorflow_names import RECORDS
 from asyncsaver.store import Store
 from asyncsaver.store.below import Below
 from asyncsaver_backends.memory import MemoryStore

@@ -222,4 +222,4 @@ async def test_items_033_and_060_to_062_a_fault_at_every_call(
         await assert_sound(world, scenario, await run(world, scenario, kind, number))
 
     numbers = range(await calls_of(scenario, template))
-    await for_each(random.Random(name + kind).sample(numbers, min(len(numbers), scale(12, 1000))), check)
+    await for_each(random.Random(name + kind).sample(numbers, min(len(numbers), scale(5, 1000))), check)

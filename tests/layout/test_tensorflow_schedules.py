@@ -112,7 +112,7 @@ SCENARIOS: Mapping[str, Scenario] = {
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_schedule_with_one_switch_or_fault(name: str, scale: Scale) -> None:
-    limit = scale(80, 100_000)
+    limit = scale(40, 100_000)
     count = explore(partial(SCENARIOS[name].run, ends=set()), all_schedules(1), limit=limit)
     assert count > 50
 
@@ -121,7 +121,7 @@ def test_every_schedule_with_one_switch_or_fault(name: str, scale: Scale) -> Non
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_random_schedules(name: str, scale: Scale) -> None:
-    wanted = scale(60, 2000)
+    wanted = scale(30, 2000)
     count = explore(partial(SCENARIOS[name].run, ends=set()), random_schedules("tensorflow", wanted, faults=3))
     assert count == wanted
 

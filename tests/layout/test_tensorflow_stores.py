@@ -17,6 +17,7 @@ from asyncsaver.errors import (
     CommitUnknownError,
     UnsupportedStoreError,
 )
+from asyncsaver.layout import tensorflow_publish
 from asyncsaver.tensorflow import get_checkpoint_state, latest_checkpoint
 
 from ..doubles.scripted import Fail, Hold, Meanwhile, ScriptedStore, always, at  # noqa: TID252 - test folders have no name
@@ -97,7 +98,10 @@ async def test_one_of_two_savers_wins_and_nothing_of_it_is_touched() -> None:
     assert numbers_seen(after) == {"ckpt-00000001": 2}
 
 
-async def test_a_commit_that_could_not_be_published_does_not_fail_the_save_and_is_published_by_close() -> None:
+async def test_a_commit_that_could_not_be_published_does_not_fail_the_save_and_is_published_by_close(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tensorflow_publish, "_TRIES", 4)  # all of them take some seconds
     world = World()
     store = world.store(always("create", ".index", Fail(timed_out())))
     saver = unretried(Saver(world.url, format="tensorflow"), store)
@@ -112,7 +116,8 @@ async def test_a_commit_that_could_not_be_published_does_not_fail_the_save_and_i
     assert await latest_checkpoint(world.url) == f"{world.url}/ckpt-00000001"
 
 
-async def test_a_publishing_that_fails_for_good_is_raised_by_close() -> None:
+async def test_a_publishing_that_fails_for_good_is_raised_by_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorflow_publish, "_TRIES", 4)  # as above
     world = World()
     store = world.store(always("create", ".index", Fail(timed_out())))
     saver = unretried(Saver(world.url, format="tensorflow"), store)
@@ -215,9 +220,3 @@ async def test_a_damaged_index_is_read_from_its_copy_and_healed(where: int) -> N
         await world.memory().put("ckpt-00000001.index", bytes(index))
         assert number_of(await saver.restore()) == 1
         await saver.verify(1)
-
-
-@pytest.mark.parametrize("version", ["v1"])
-def test_what_cannot_be_written_yet_is_refused_at_once(version: str) -> None:
-    with pytest.raises(ValueError, match="write_version='v1' is not available"):
-        Saver(World().url, format="tensorflow", write_version=version)

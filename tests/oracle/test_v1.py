@@ -89,3 +89,18 @@ async def test_a_session_restores_what_a_saver_wrote(tmp_path: Path) -> None:
             ours.assert_equal(array, STATE[name], name)
         tf.compat.v1.train.remove_checkpoint(str(tmp_path / "m-6"), tf.compat.v1.train.SaverDef.V1)
         assert [found.step for found in await saver.checkpoints()] == [5]
+
+
+async def test_items_035_and_044_a_session_restores_what_a_sharded_saver_wrote(tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning, match="[vV]1"):
+        saver = Saver(tmp_path, format="tensorflow", write_version="v1", sharded=True, shard_bytes=1, prefix="m")
+    async with saver:
+        await saver.save({name: array + 1 for name, array in STATE.items()}, step=5)
+        saved = await saver.save(STATE, step=5, overwrite=True)
+        assert saved.url == str(tmp_path / "m-00000005-?????-of-00003")
+        assert tf.train.latest_checkpoint(str(tmp_path)) == saved.url
+        for name, array in restored(Path(saved.url)).items():
+            ours.assert_equal(array, STATE[name], name)
+        await saver.save(STATE, step=6)
+        tf.compat.v1.train.remove_checkpoint(saved.url, tf.compat.v1.train.SaverDef.V1)
+        assert [found.step for found in await saver.checkpoints()] == [6]

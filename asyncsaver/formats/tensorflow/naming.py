@@ -34,3 +34,9 @@ def shard_paths(pattern: str) -> list[str] | None:
     if found is None:
         return None
     return [f"{found[1]}-{shard:05d}-of-{found[2]}" for shard in range(int(found[2]))]
+
+
+def prefix_of(pattern: str) -> str:
+    """What the names of those files begin with; another path is given back as it is."""
+    found = _PATTERN.fullmatch(pattern)
+    return pattern if found is None else found[1]

@@ -14,6 +14,7 @@ from asyncsaver.formats.tensorflow.dtypes import NUMBERS
 from asyncsaver.formats.tensorflow.messages import Shape, box_of, shape_message, slice_message, tag
 from asyncsaver.formats.tensorflow.ordered_code import Slice, slice_key
 from asyncsaver.formats.tensorflow.table import Section, lay_out
+from asyncsaver.formats.tensorflow.v1_note import encode_note
 from asyncsaver.formats.tensorflow.v1_values import FIELDS, Unencoded, measure
 from asyncsaver.formats.tensorflow.varint import encode_varint
 from asyncsaver.model.dtypes import Array
@@ -81,11 +82,12 @@ class V1Plan:
                 yield trailer(crc)
 
 
-def plan_v1(tensors: Sequence[V1Tensor]) -> V1Plan:
-    """Plan a V1 file that is byte for byte what TensorFlow writes. Looks at the elements of integers and strings.
+def plan_v1(tensors: Sequence[V1Tensor], note: str = "") -> V1Plan:
+    """Plan a V1 file that is byte for byte what TensorFlow writes, but for a note. Looks at the elements of integers and strings.
 
     Args:
         tensors: in any order; those that are partitioned have the slices that are in the file.
+        note: for `v1_note.note_in`; TensorFlow does not look at it.
 
     Raises:
         InvalidStateError: V1 cannot hold one of them.
@@ -96,7 +98,10 @@ def plan_v1(tensors: Sequence[V1Tensor]) -> V1Plan:
     for tensor in tensors:
         for extents, elements in tensor.slices:
             keyed[slice_key(tensor.name.encode(), extents)] = _value(tensor, extents, elements)
-    entries: list[tuple[bytes, bytes | _Value]] = [(b"", _listing(tensors)), *sorted(keyed.items(), key=itemgetter(0))]
+    entries: list[tuple[bytes, bytes | _Value]] = [
+        (b"", encode_note(note) + _listing(tensors)),
+        *sorted(keyed.items(), key=itemgetter(0)),
+    ]
     sections = list(lay_out(entries))
     return V1Plan(sections, sum(section.size for section in sections))
 
