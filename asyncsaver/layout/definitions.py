@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     Definition = SaverDef | bytes | Serializable
     """What may define a saver."""
 
+_HOURS = 10_000.0  # TensorFlow's default, by which none is kept for good; by 0 it keeps everything
+
 # What these need is an extra: it is imported when it is asked for.
 
 
@@ -191,7 +193,7 @@ class Definitions:
         config = self._config
         return make_saver_def(
             max_to_keep=config.max_to_keep,
-            keep_checkpoint_every_n_hours=config.keep_checkpoint_every_n_hours,
+            keep_checkpoint_every_n_hours=config.keep_checkpoint_every_n_hours or _HOURS,
             write_version="v2" if config.tensorflow is None else config.tensorflow.write_version,
             sharded=config.tensorflow is not None and config.tensorflow.sharded,
             name=self._layout.root.label,
