@@ -94,6 +94,8 @@ def test_closing_ends_the_thread_and_what_comes_after_is_refused(tmp_path: Path)
     saver.save(state(1), step=1)
     saver.close()
     saver.close()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)  # those of the store were told to end, and are not waited for
     assert set(threading.enumerate()) <= before
     with pytest.raises(SaverClosedError, match="closed"):
         saver.latest()

@@ -36,9 +36,8 @@ class Threads:
         try:
             return await _finished(asyncio.wrap_future(call), call.cancel)
         finally:
-            del (
-                call
-            )  # it holds its error, whose traceback holds this frame: together they would keep the call's buffers
+            # It holds its error, whose traceback holds this frame: together they would keep the call's buffers.
+            del call
 
     def close(self) -> None:
         """Let the threads end. Calls in flight are waited for by their callers, not here."""
