@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from asyncsaver.aio.tasks import run_all, run_both
 from asyncsaver.catalog.reader import FolderRecords
 from asyncsaver.catalog.root import Root
-from asyncsaver.errors import CheckpointCorruptError, CheckpointExistsError, ManifestError, StoreError
+from asyncsaver.errors import CheckpointExistsError, ManifestError, StoreError
 from asyncsaver.formats.tensorflow.bundle import decode_shards, encode_index, index_path
 from asyncsaver.layout.tensorflow_files import TensorFlowFiles
 from asyncsaver.layout.tensorflow_names import (
@@ -29,6 +29,7 @@ from asyncsaver.model.shards import ShardPlan
 from asyncsaver.save.attempt import Attempt
 from asyncsaver.save.commit import Committed
 from asyncsaver.save.exclusive import read_if_there
+from asyncsaver.save.publish import check_written
 from asyncsaver.save.stage import largest_shard
 from asyncsaver.save.tensorflow_data import index_of, plan_data, plan_shards, put_data
 from asyncsaver.save.upload import Uploads
@@ -176,13 +177,5 @@ class TensorFlowAttempt(Attempt):
             self.bytes_written += len(self.request.meta)
 
     async def _check_data(self, files: Sequence[FileEntry]) -> None:
-        listing = await self.outer.store.list(delimiter=True)
-        found = {item.path: item.size for item in listing.objects}
-        for file in files:
-            if found.get(file.path) != file.size:
-                there = "is missing" if file.path not in found else f"has {found[file.path]} bytes"
-                raise CheckpointCorruptError(
-                    f"{self.outer.store.url}/{file.path} {there}, though {file.size} were written; nothing was committed",
-                    path=file.path,
-                )
-        self.root.saw_store_time(item.modified for item in listing.objects)
+        found = await check_written(self.outer.store, "", {file.path: file.size for file in files})
+        self.root.saw_store_time(item.modified for item in found)

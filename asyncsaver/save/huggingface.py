@@ -17,7 +17,7 @@ from asyncsaver.model.manifest import Json, TensorEntry
 from asyncsaver.model.names import INDEX_FILE, shard_filename
 from asyncsaver.model.shards import plan_shards
 from asyncsaver.save.contents import InMemory
-from asyncsaver.save.publish import Publication
+from asyncsaver.save.publish import Publication, check_written
 from asyncsaver.save.stage import Staged, largest_shard
 from asyncsaver.save.upload import Uploads
 from asyncsaver.save.write import put_shards
@@ -87,7 +87,7 @@ class HuggingFaceWriter:
             uploads = Uploads(root, self.step, total, self.report, begun)
             contents = staged.contents or InMemory(root.adapters)
             shards = await put_shards(uploads, contents, list(zip(paths, plans, strict=True)), staged.tensors, largest)
-            await attempt.check_written(f"{self.folder}/", {file.path: file.size for file, _ in shards})
+            await check_written(self.root.store, f"{self.folder}/", {file.path: file.size for file, _ in shards})
             index = await threads.run(self._index, staged, names, [entries for _, entries in shards], metadata)
             self.report(Progress("committing", self.step, total, total))
             path = f"{self.folder}/{INDEX_FILE}"

@@ -26,12 +26,37 @@ from asyncsaver.errors import (
     StoreError,
 )
 from asyncsaver.save.exclusive import create_own, read_if_there
-from asyncsaver.store.contract import ObjectInfo
+from asyncsaver.store.contract import ObjectInfo, Store
 from asyncsaver.store.retry import full_jitter
 
 log = logging.getLogger("asyncsaver")
 _TIDY_SECONDS = 30.0
 _REFUSALS = 3  # how often a refusal that is not worth a retry is believed to be a mistake
+
+
+async def check_written(store: Store, folder: str, sizes: Mapping[str, int]) -> Sequence[ObjectInfo]:
+    """Look whether every file stands in a folder as it was written; one LIST.
+
+    Args:
+        store: where.
+        folder: that they are in, with a slash at its end; "" for the root.
+        sizes: path → size in bytes.
+
+    Returns:
+        All that stands in the folder.
+
+    Raises:
+        CheckpointCorruptError: naming the first file that does not.
+    """
+    listing = await store.list(folder, delimiter=True)
+    found = {item.path: item.size for item in listing.objects}
+    for path, size in sizes.items():
+        if found.get(path) != size:
+            there = "is missing" if path not in found else f"has {found[path]} bytes"
+            raise CheckpointCorruptError(
+                f"{store.url}/{path} {there}, though {size} were written; nothing was committed", path=path
+            )
+    return listing.objects
 
 
 @dataclass(slots=True, kw_only=True)
@@ -69,18 +94,6 @@ class Publication:
                 return False
         self.taken, self._claim = list(paths), None
         return True
-
-    async def check_written(self, folder: str, sizes: Mapping[str, int]) -> None:
-        """Raise `CheckpointCorruptError` unless every file stands in the folder as it was written."""
-        listing = await self.root.store.list(folder, delimiter=True)
-        found = {item.path: item.size for item in listing.objects}
-        for path, size in sizes.items():
-            if found.get(path) != size:
-                there = "is missing" if path not in found else f"has {found[path]} bytes"
-                raise CheckpointCorruptError(
-                    f"{self.root.store.url}/{path} {there}, though {size} were written; nothing was committed",
-                    path=path,
-                )
 
     async def publish(self, path: str, data: bytes, standing: ObjectInfo | None) -> None:
         """Write the last file: from then on it is a checkpoint. Runs to its end even when cancelled.

@@ -16,7 +16,7 @@ from asyncsaver.errors import CheckpointExistsError, InvalidStateError, Manifest
 from asyncsaver.formats.tensorflow.bundle import data_path, decode_index, encode_index, index_path
 from asyncsaver.model.checkpoint import Progress
 from asyncsaver.model.shards import ShardPlan
-from asyncsaver.save.publish import Publication
+from asyncsaver.save.publish import Publication, check_written
 from asyncsaver.save.stage import largest_shard
 from asyncsaver.save.tensorflow_data import MOST_FILES, Bundle, index_of, plan_data, put_data
 from asyncsaver.save.upload import Uploads
@@ -66,7 +66,7 @@ class TensorFlowWriter:
             uploads = Uploads(self.root, self.step, bundle.staged.nbytes, self.report)
             written = await put_data(uploads, bundle, files, largest)
             folder, slash, _ = self.prefix.rpartition("/")
-            await attempt.check_written(folder + slash, {path: plan.nbytes for path, plan in files})
+            await check_written(self.root.store, folder + slash, {path: plan.nbytes for path, plan in files})
             index = await threads.run(lambda: encode_index(index_of(bundle, len(paths), written)))
             self.report(Progress("committing", self.step, bundle.staged.nbytes, bundle.staged.nbytes))
             await attempt.publish(index_path(self.prefix), index, standing.get(index_path(self.prefix)))

@@ -112,9 +112,9 @@ SCENARIOS: Mapping[str, Scenario] = {
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_schedule_with_one_switch_or_fault(name: str, scale: Scale) -> None:
-    limit = scale(40, 100_000)
+    limit = scale(60, 100_000)
     count = explore(partial(SCENARIOS[name].run, ends=set()), all_schedules(1), limit=limit)
-    assert count > 30
+    assert count > 50
 
 
 @pytest.mark.torture

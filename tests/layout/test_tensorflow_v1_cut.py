@@ -4,62 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from asyncsaver import Saver
-from asyncsaver.errors import AsyncSaverError, CommitUnknownError
+from asyncsaver.errors import AsyncSaverError
 from asyncsaver.store import Store
 
 from ..doubles.everywhere import KINDS, script_of  # noqa: TID252 - test folders have no name
 from ..doubles.scripted import Call, Fail, Fault, Script, nothing  # noqa: TID252
 from ..doubles.world import World, closing, for_each, timed_out  # noqa: TID252
+from .interrupted import THREE, Scenario, ckpt, is_refused
 from .table_eyes import numbers_of, numbers_seen, state_of
 from .tensorflow_eyes import in_memory, unretried
 
 pytestmark = pytest.mark.filterwarnings("ignore:TensorFlow's V1 format:DeprecationWarning")
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """What is done, and what may be found afterwards.
-
-    Attributes:
-        act: what is interrupted.
-        before: what stands before: name → number of the state.
-        commits: what it commits, in order.
-        removed: names that are gone when it is through.
-        max_to_keep: of the saver.
-    """
-
-    act: Callable[[Saver], Awaitable[object]]
-    before: Mapping[str, int]
-    commits: tuple[tuple[str, int], ...] = ()
-    removed: frozenset[str] = field(default_factory=frozenset)
-    max_to_keep: int | None = None
-
-    @property
-    def after(self) -> dict[str, int]:
-        """What stands when it was not interrupted."""
-        return {
-            name: number for name, number in {**self.before, **dict(self.commits)}.items() if name not in self.removed
-        }
-
-    def allowed(self, name: str) -> set[int]:
-        """The numbers that a checkpoint may have at any time; 0 for not there."""
-        found = {self.before.get(name, 0), *(number for one, number in self.commits if one == name)}
-        return found | {0} if name in self.removed else found
-
-
-def ckpt(step: int) -> str:
-    return f"ckpt-{step:08d}"
-
-
-THREE = {ckpt(1): 1, ckpt(2): 2, ckpt(3): 3}
 
 
 async def _twice(saver: Saver) -> None:
@@ -164,11 +126,6 @@ async def calls_of(scenario: Scenario, template: World, sharded: bool) -> int:
     async with saver_of(world, store, sharded, scenario.max_to_keep) as saver:
         await scenario.act(saver)
         return len(store.calls)
-
-
-def is_refused(outcome: BaseException) -> bool:
-    """Whether it says that nothing was committed."""
-    return isinstance(outcome, AsyncSaverError) and not isinstance(outcome, CommitUnknownError)
 
 
 async def assert_sound(world: World, scenario: Scenario, sharded: bool, outcome: BaseException | None) -> None:
